@@ -1,0 +1,1 @@
+"""The consumer groups, one a module, and the composition root."""

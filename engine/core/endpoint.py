@@ -1,0 +1,289 @@
+"""The endpoint aggregate: what was asked (commands), what happened (facts), and the rules between.
+
+`decide` turns a command into facts, `evolve` folds a fact into the snapshot.
+Every change of an endpoint happens here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import assert_never
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointSettings:
+    """What a person chooses about an endpoint; None is the profile's default (event types: all)."""
+
+    url: str
+    event_types: tuple[str, ...] | None = None
+    profile: str = "standard"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    description: str = ""
+    retry_policy: tuple[int, ...] | None = None
+    """Delays before each retry, milliseconds."""
+    timeout_ms: int | None = None
+    rate_limit: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SealedSecret:
+    """A signing secret under its tenant's data key; signs from `effective_at` to `expires_at` (0: no end)."""
+
+    version: int
+    data_key_id: str
+    nonce: bytes
+    ciphertext: bytes
+    effective_at: int = 0
+    expires_at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Full snapshot of one endpoint."""
+
+    id: str
+    tenant: str
+    settings: EndpointSettings
+    enabled: bool = True
+    disabled_reason: str = ""
+    deleted: bool = False
+    epoch: int = 0
+    version: int = 0
+    secrets: tuple[SealedSecret, ...] = ()
+    created_at: int = 0
+    updated_at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """Full snapshot of one tenant."""
+
+    id: str
+    name: str = ""
+    created_at: int = 0
+    deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DataKey:
+    """A tenant's data key, wrapped by the master key."""
+
+    id: str
+    tenant: str
+    master_key_id: str
+    nonce: bytes
+    wrapped: bytes
+    created_at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Command:
+    command_id: str
+    tenant: str
+    actor: str
+    requested_at: int
+    endpoint_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CreateEndpoint(_Command):
+    """Asks for a new endpoint."""
+
+    settings: EndpointSettings
+    enabled: bool
+    secret: SealedSecret
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateEndpoint(_Command):
+    """Asks to change the settings named in `fields`."""
+
+    fields: tuple[str, ...]
+    settings: EndpointSettings
+
+
+@dataclass(frozen=True, slots=True)
+class EnableEndpoint(_Command):
+    """Asks to enable an endpoint."""
+
+
+@dataclass(frozen=True, slots=True)
+class DisableEndpoint(_Command):
+    """Asks to disable an endpoint, if it still has `expected_epoch` (when given)."""
+
+    reason: str
+    expected_epoch: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteEndpoint(_Command):
+    """Asks to delete an endpoint."""
+
+
+Command = CreateEndpoint | UpdateEndpoint | EnableEndpoint | DisableEndpoint | DeleteEndpoint
+
+
+@dataclass(frozen=True, slots=True)
+class _Fact:
+    command_id: str
+    tenant: str
+    actor: str
+    at: int
+    endpoint_id: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointCreated(_Fact):
+    """An endpoint was created."""
+
+    settings: EndpointSettings
+    enabled: bool
+    secret: SealedSecret
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointUpdated(_Fact):
+    """Settings were changed; `settings` are all of them afterwards."""
+
+    fields: tuple[str, ...]
+    settings: EndpointSettings
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointEnabled(_Fact):
+    """An endpoint was enabled."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointDisabled(_Fact):
+    """An endpoint was disabled; its epoch went up."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointDeleted(_Fact):
+    """An endpoint was deleted with its secrets."""
+
+
+@dataclass(frozen=True, slots=True)
+class TenantCreated:
+    """A tenant was created, by its route or by its first endpoint."""
+
+    command_id: str
+    tenant: str
+    actor: str
+    at: int
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CommandRejected:
+    """A command was refused; nothing changed."""
+
+    command_id: str
+    tenant: str
+    actor: str
+    at: int
+    endpoint_id: str
+    command: str
+    reason: str
+
+
+EndpointFact = EndpointCreated | EndpointUpdated | EndpointEnabled | EndpointDisabled | EndpointDeleted
+Fact = EndpointFact | TenantCreated | CommandRejected
+
+
+def decide(endpoint: Endpoint | None, command: Command, now: int) -> EndpointFact | CommandRejected | None:
+    """Return the fact a command leads to; None when it asks for what is so already."""
+    if isinstance(command, CreateEndpoint):
+        return _create(endpoint, command, now)
+    if endpoint is None or endpoint.deleted or endpoint.tenant != command.tenant:
+        return reject(command, now, f"endpoint {command.endpoint_id!r} does not exist")
+    base = (command.command_id, command.tenant, command.actor, now, endpoint.id, endpoint.version + 1)
+    match command:
+        case UpdateEndpoint():
+            return EndpointUpdated(*base, command.fields, _merged(endpoint.settings, command))
+        case EnableEndpoint():
+            return None if endpoint.enabled else EndpointEnabled(*base)
+        case DisableEndpoint():
+            return EndpointDisabled(*base, command.reason) if _may_disable(endpoint, command) else None
+        case DeleteEndpoint():
+            return EndpointDeleted(*base)
+    assert_never(command)
+
+
+def _create(
+    endpoint: Endpoint | None, command: CreateEndpoint, now: int
+) -> EndpointCreated | CommandRejected:
+    if endpoint is not None:
+        return reject(command, now, f"endpoint {command.endpoint_id!r} exists already")
+    return EndpointCreated(
+        command.command_id,
+        command.tenant,
+        command.actor,
+        now,
+        command.endpoint_id,
+        1,
+        command.settings,
+        command.enabled,
+        command.secret,
+    )
+
+
+def reject(command: Command, now: int, reason: str) -> CommandRejected:
+    """Say why a command changes nothing."""
+    name = type(command).__name__
+    return CommandRejected(
+        command.command_id, command.tenant, command.actor, now, command.endpoint_id, name, reason
+    )
+
+
+def _merged(settings: EndpointSettings, command: UpdateEndpoint) -> EndpointSettings:
+    return replace(settings, **{name: getattr(command.settings, name) for name in command.fields})
+
+
+def _may_disable(endpoint: Endpoint, command: DisableEndpoint) -> bool:
+    return endpoint.enabled and command.expected_epoch in (None, endpoint.epoch)
+
+
+def evolve(endpoint: Endpoint | None, fact: EndpointFact) -> Endpoint:
+    """Fold a fact into the snapshot; one that is already in it (by version) changes nothing."""
+    if isinstance(fact, EndpointCreated):
+        return endpoint or _created(fact)
+    if endpoint is None:
+        raise ValueError(f"{type(fact).__name__} for {fact.endpoint_id!r}, which was never created")
+    if fact.version <= endpoint.version:
+        return endpoint
+    changed = replace(endpoint, version=fact.version, updated_at=fact.at)
+    match fact:
+        case EndpointUpdated():
+            return replace(changed, settings=fact.settings)
+        case EndpointEnabled():
+            return replace(changed, enabled=True, disabled_reason="")
+        case EndpointDisabled():
+            return replace(changed, enabled=False, disabled_reason=fact.reason, epoch=endpoint.epoch + 1)
+        case EndpointDeleted():
+            return replace(changed, deleted=True, enabled=False, secrets=(), epoch=endpoint.epoch + 1)
+    assert_never(fact)
+
+
+def _created(fact: EndpointCreated) -> Endpoint:
+    return Endpoint(
+        fact.endpoint_id,
+        fact.tenant,
+        fact.settings,
+        enabled=fact.enabled,
+        version=fact.version,
+        secrets=(fact.secret,),
+        created_at=fact.at,
+        updated_at=fact.at,
+    )
+
+
+def active_secrets(endpoint: Endpoint, now: int) -> list[SealedSecret]:
+    """Secrets that sign at `now`, newest first."""
+    secrets = [s for s in endpoint.secrets if s.effective_at <= now and not 0 < s.expires_at <= now]
+    return secrets[::-1]

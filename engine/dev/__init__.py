@@ -1,0 +1,1 @@
+"""The embedded stack: a real broker, the real ClickHouse engine, a supervisor, the demo."""

@@ -1,0 +1,201 @@
+"""What the users of core need from outside. Adapters are in `engine.runtime`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from engine.core.model import Answer
+
+TopicPartition = tuple[str, int]
+"""Topic name without the prefix, partition number."""
+
+Headers = Mapping[str, bytes]
+
+
+class Record(NamedTuple):
+    """A record read from the log. `timestamp` is the broker's append time, microseconds."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+class Output(NamedTuple):
+    """A record to be written; the partition is always named, never hashed."""
+
+    topic: str
+    partition: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = {}
+
+
+class Position(NamedTuple):
+    """A committed offset and the metadata (at most 4,095 bytes) that goes with it."""
+
+    offset: int
+    metadata: str
+
+
+Acknowledged = Callable[[int], None]
+"""Called with the offset that the broker gave an output."""
+
+
+class Rebalance(Protocol):
+    """Told by a consumer, from within `poll`, what it owns."""
+
+    def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """Return the offset to start from for each."""
+
+    def revoked(self, partitions: Sequence[TopicPartition]) -> None:
+        """Finish and commit what is under way, then forget them."""
+
+    def lost(self, partitions: Sequence[TopicPartition]) -> None:
+        """Forget them; somebody else owns them already."""
+
+
+class Consumer(Protocol):
+    """One member of a consumer group. All calls come from one thread."""
+
+    def poll(self, timeout: float, limit: int) -> list[Record]:
+        """Up to `limit` records; waits at most `timeout` seconds for the first."""
+
+    def committed(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, Position | None]:
+        """What the group has committed; None where it never has."""
+
+    def commit(self, positions: Mapping[TopicPartition, Position], *, wait: bool) -> None:
+        """Commit; without `wait` the broker's answer shows in `lease`."""
+
+    @property
+    def lease(self) -> float:
+        """When the last commit that the broker acknowledged was sent (monotonic seconds)."""
+
+    def pause(self, partition: TopicPartition) -> None:
+        """Deliver no more of this partition; polling goes on."""
+
+    def resume(self, partition: TopicPartition) -> None:
+        """Undo a pause; nothing if it is not paused."""
+
+    def close(self) -> None:
+        """Leave, after a last `revoked`."""
+
+
+class Producer(Protocol):
+    """Idempotent, acks=all. `send` may be called from any thread, `poll` from one."""
+
+    def send(self, output: Output, acknowledged: Acknowledged) -> None:
+        """Queue it. A record the broker finally refuses halts the process."""
+
+    def poll(self, timeout: float = 0) -> None:
+        """Run the callbacks of what has been acknowledged."""
+
+    def flush(self, timeout: float) -> bool:
+        """True when everything sent is acknowledged."""
+
+    def __len__(self) -> int:
+        """Records sent and not yet acknowledged."""
+
+
+class Reader(Protocol):
+    """Reads ranges without a group, visible (committed) records only."""
+
+    def starts(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """First offset still on the log."""
+
+    def ends(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """Offset the next record will get."""
+
+    def since(self, partitions: Sequence[TopicPartition], timestamp: int) -> dict[TopicPartition, int]:
+        """First offset appended at or after `timestamp` (microseconds); the end if there is none."""
+
+    def read(self, starts: Mapping[TopicPartition, int]) -> Iterator[Record]:
+        """Everything from each start to the end at the time of the call, in order a partition."""
+
+    def close(self) -> None:
+        """Let go of the connection."""
+
+
+class Follower(Protocol):
+    """Follows topics without a group, from given offsets on."""
+
+    def poll(self, timeout: float, limit: int) -> list[Record]:
+        """What has been appended since, at most `limit` records."""
+
+    def close(self) -> None:
+        """Let go of the connection."""
+
+
+class Log(Protocol):
+    """The event log. Topic names are without the prefix."""
+
+    def partitions(self, topic: str) -> int:
+        """Number of partitions of a topic."""
+
+    def consumer(self, group: str, topics: Sequence[str], rebalance: Rebalance) -> Consumer:
+        """Join a group."""
+
+    def producer(self, *, linger_ms: float = 0) -> Producer:
+        """A warmed-up producer."""
+
+    def reader(self) -> Reader:
+        """A warmed-up reader."""
+
+    def follower(self, starts: Mapping[TopicPartition, int]) -> Follower:
+        """Follow from `starts` on."""
+
+
+class Request(NamedTuple):
+    """One HTTP POST. `timeout` (seconds) covers connect, TLS, headers and body."""
+
+    url: str
+    headers: Mapping[str, str]
+    body: bytes
+    timeout: float
+
+
+class Sender(Protocol):
+    """Makes HTTP requests; what an endpoint does wrong is an Answer, never an exception."""
+
+    async def send(self, request: Request) -> Answer:
+        """POST it and wait for the answer or the deadline."""
+
+    async def close(self) -> None:
+        """Close idle connections."""
+
+
+class Clock(Protocol):
+    """Where time comes from."""
+
+    def now(self) -> int:
+        """Wall clock, microseconds since 1970 UTC."""
+
+    def monotonic(self) -> float:
+        """Seconds that never go back."""
+
+
+class Sealed(NamedTuple):
+    """AES-256-GCM ciphertext and its nonce."""
+
+    nonce: bytes
+    ciphertext: bytes
+
+
+class Vault(Protocol):
+    """Seals and opens secrets; the master key stays inside."""
+
+    def wrap(self, data_key_id: str, data_key: bytes) -> Sealed:
+        """Wrap a tenant's data key by the master key."""
+
+    def unwrap(self, data_key_id: str, sealed: Sealed) -> bytes:
+        """Unwrap a tenant's data key."""
+
+    def seal(self, data_key: bytes, context: str, secret: str) -> Sealed:
+        """Seal a secret; `context` (tenant|endpoint|version) is authenticated, not stored."""
+
+    def open(self, data_key: bytes, context: str, sealed: Sealed) -> str:
+        """Open it; a wrong key or context raises ValueError without any of the secret in it."""

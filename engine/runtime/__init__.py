@@ -1,0 +1,1 @@
+"""Adapters: what the ports mean on Kafka, HTTP, ClickHouse and this machine."""

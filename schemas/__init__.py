@@ -1,0 +1,1 @@
+"""The log's vocabulary: Avro schemas, the codec and the header names."""
