@@ -46,6 +46,18 @@ Acknowledged = Callable[[int], None]
 """Called with the offset that the broker gave an output."""
 
 
+class LogError(RuntimeError):
+    """The log did not do what it must; the process stops and is started again."""
+
+
+class TrimmedError(LogError):
+    """The offset to go on from is no longer on the log: going on would skip records in silence."""
+
+
+class BrokerUnreachableError(LogError):
+    """No broker answered within the time that the settings allow."""
+
+
 class Rebalance(Protocol):
     """Told by a consumer, from within `poll`, what it owns."""
 
@@ -101,6 +113,15 @@ class Producer(Protocol):
         """Records sent and not yet acknowledged."""
 
 
+class Transactions(Protocol):
+    """Writes that agree: all outputs and the consumed offsets, or nothing."""
+
+    def write(
+        self, outputs: Sequence[Output], consumed: Mapping[TopicPartition, int], consumer: Consumer
+    ) -> None:
+        """One transaction. A newer owner of the same inputs makes it raise and change nothing."""
+
+
 class Reader(Protocol):
     """Reads ranges without a group, visible (committed) records only."""
 
@@ -126,6 +147,10 @@ class Follower(Protocol):
     def poll(self, timeout: float, limit: int) -> list[Record]:
         """What has been appended since, at most `limit` records."""
 
+    @property
+    def caught_up(self) -> bool:
+        """Whether the end of every partition has been reached once."""
+
     def close(self) -> None:
         """Let go of the connection."""
 
@@ -141,6 +166,9 @@ class Log(Protocol):
 
     def producer(self, *, linger_ms: float = 0) -> Producer:
         """A warmed-up producer."""
+
+    def transactions(self, name: str) -> Transactions:
+        """Write transactions as `name`, which fences whoever used the name before."""
 
     def reader(self) -> Reader:
         """A warmed-up reader."""

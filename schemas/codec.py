@@ -186,8 +186,8 @@ class Codec:
         stream = io.BytesIO(value)
         stream.seek(PREFIX_BYTES)
         try:
-            plain = schemaless_reader(stream, written, wanted)
-        except Exception as error:  # fastavro raises whatever its C code met  # noqa: BLE001
+            plain: Any = schemaless_reader(stream, written, wanted)
+        except Exception as error:  # fastavro raises whatever its C code met
             raise UndecodableError(f"{type(error).__name__}: {error}") from error
         if stream.read(1):
             raise UndecodableError("bytes after the end of the record")

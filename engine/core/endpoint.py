@@ -196,8 +196,12 @@ EndpointFact = EndpointCreated | EndpointUpdated | EndpointEnabled | EndpointDis
 Fact = EndpointFact | TenantCreated | CommandRejected
 
 
-def decide(endpoint: Endpoint | None, command: Command, now: int) -> EndpointFact | CommandRejected | None:
-    """Return the fact a command leads to; None when it asks for what is so already."""
+ALREADY = "it is so already"
+"""Reason of a rejection that asks for nothing new."""
+
+
+def decide(endpoint: Endpoint | None, command: Command, now: int) -> EndpointFact | CommandRejected:
+    """Return the one fact a command leads to."""
     if isinstance(command, CreateEndpoint):
         return _create(endpoint, command, now)
     if endpoint is None or endpoint.deleted or endpoint.tenant != command.tenant:
@@ -207,9 +211,10 @@ def decide(endpoint: Endpoint | None, command: Command, now: int) -> EndpointFac
         case UpdateEndpoint():
             return EndpointUpdated(*base, command.fields, _merged(endpoint.settings, command))
         case EnableEndpoint():
-            return None if endpoint.enabled else EndpointEnabled(*base)
+            return reject(command, now, ALREADY) if endpoint.enabled else EndpointEnabled(*base)
         case DisableEndpoint():
-            return EndpointDisabled(*base, command.reason) if _may_disable(endpoint, command) else None
+            refused = _not_disabled(endpoint, command)
+            return reject(command, now, refused) if refused else EndpointDisabled(*base, command.reason)
         case DeleteEndpoint():
             return EndpointDeleted(*base)
     assert_never(command)
@@ -245,8 +250,10 @@ def _merged(settings: EndpointSettings, command: UpdateEndpoint) -> EndpointSett
     return replace(settings, **{name: getattr(command.settings, name) for name in command.fields})
 
 
-def _may_disable(endpoint: Endpoint, command: DisableEndpoint) -> bool:
-    return endpoint.enabled and command.expected_epoch in (None, endpoint.epoch)
+def _not_disabled(endpoint: Endpoint, command: DisableEndpoint) -> str:
+    if not endpoint.enabled:
+        return ALREADY
+    return "" if command.expected_epoch in (None, endpoint.epoch) else "the endpoint has changed since"
 
 
 def evolve(endpoint: Endpoint | None, fact: EndpointFact) -> Endpoint:

@@ -66,11 +66,11 @@ class Routing:
     message_id: str = ""
     event_type: str = ""
     accepted_at: int = 0
-    bytes: int = 0
     digest: bytes = b""
     verdict: Verdict = "routed"
     matched: tuple[str, ...] = ()
     skipped: tuple[Skipped, ...] = ()
+    bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,78 @@
+"""health: attempts -> commands. For now: an endpoint that answers 410 Gone is disabled."""
+
+from __future__ import annotations
+
+from threading import Event
+
+from engine.core.endpoint import DisableEndpoint
+from engine.core.model import AttemptFinished, DeliveryScheduled
+from engine.core.routing import partition_of
+from engine.ports import Output, Record
+from engine.runtime.atleastonce import AtLeastOnce
+from engine.runtime.context import Context, Ready
+from schemas import headers
+
+GROUP = "health"
+ACTOR = "health"
+BATCH_MAX = 500
+COMMIT_EVERY_S = 1.0
+
+
+def disable_gone(context: Context, record: Record) -> Output | None:
+    """Return the command that an attempt leads to: disable, if the endpoint answered 410 Gone.
+
+    The command's id is derived from endpoint and epoch, so a burst of 410s is one command.
+    """
+    if record.headers.get(headers.ERROR_CLASS) != b"gone":
+        return None
+    attempt = context.codec.decode_as(AttemptFinished, record.value)
+    delivery = context.codec.decode_as(DeliveryScheduled, attempt.delivery)
+    command = DisableEndpoint(
+        command_id=f"gone:{delivery.endpoint_id}:{delivery.endpoint_epoch}",
+        tenant=delivery.tenant,
+        actor=ACTOR,
+        requested_at=context.clock.now(),
+        endpoint_id=delivery.endpoint_id,
+        reason="gone",
+        expected_epoch=delivery.endpoint_epoch,
+    )
+    partition = partition_of(delivery.tenant, context.log.partitions("commands"))
+    cause = {headers.CAUSE: headers.cause(record.topic, record.partition, record.offset)}
+    return Output("commands", partition, delivery.tenant.encode(), context.codec.encode(command), cause)
+
+
+class Health:
+    """Reads attempts, asks for what follows; everything it asks for may be asked twice."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._producer = context.log.producer()
+        self._inputs = AtLeastOnce(context.log, GROUP, ("attempts",))
+        self._committed = 0.0
+
+    def step(self, timeout: float) -> None:
+        """Handle what is there; commit when all that was asked is acknowledged."""
+        for record in self._inputs.poll(timeout, BATCH_MAX):
+            command = disable_gone(self._context, record)
+            if command is not None:
+                self._producer.send(command, lambda offset: None)
+        self._producer.poll()
+        now = self._context.clock.monotonic()
+        if now - self._committed >= COMMIT_EVERY_S and self._producer.flush(0):
+            self._committed = now
+            self._inputs.commit(wait=False)
+
+    def close(self) -> None:
+        """Finish and commit what was taken in, leave."""
+        if self._producer.flush(10) and self._inputs.next:
+            self._inputs.commit(wait=True)
+        self._inputs.consumer.close()
+
+
+def run(context: Context, stop: Event, ready: Ready) -> None:
+    """Run until `stop` is set."""
+    health = Health(context)
+    ready()
+    while not stop.is_set():
+        health.step(0.1)
+    health.close()

@@ -1,0 +1,230 @@
+"""scheduler: attempts -> retry.N, dead-letters; retry.N -> deliveries or a smaller tier.
+
+Holds each record until its time. It reads Kafka headers only: the delivery to
+retry is the tail of the attempt's record, so it is sliced and never decoded.
+"""
+
+from __future__ import annotations
+
+import gc
+import heapq
+from collections import deque
+from threading import Event
+from typing import NamedTuple
+
+from engine.core.recent import Recent
+from engine.core.retry import tier_for
+from engine.ports import Output, Record
+from engine.ports import TopicPartition as Partition
+from engine.runtime import telemetry
+from engine.runtime.context import Context, Ready
+from engine.runtime.processor import Processor, settle
+from engine.runtime.progress import Flow, Input, Owned
+from engine.runtime.topics import RETRY_NOW, tier_topic, tier_topics
+from schemas import headers
+
+GROUP = "scheduler"
+POLL_MAX = 500
+HELD_MAX = 1_000
+HELD_BYTES_MAX = 4 << 20
+"""What is held of one tier's partition before it is paused."""
+DUE_MAX = 50_000
+DUE_BYTES_MAX = 64 << 20
+"""What is held of `retry.0`, all partitions together."""
+RESUME_AHEAD_US = 3_000_000
+"""A paused partition fetches again only after up to 1 s: resume before what is held runs out."""
+RECENT_US = 120_000_000
+RECENT_MAX = 200_000
+
+
+class Held(NamedTuple):
+    """A record that waits; ordered by when it leaves."""
+
+    leaves_at: int
+    order: int
+    taken: Input
+    record: Record
+
+
+class Tier:
+    """What is held of one partition of a delay topic, in order."""
+
+    def __init__(self) -> None:
+        self.held: deque[Held] = deque()
+        self.bytes = 0
+
+
+class Scheduler:
+    """The scheduler's state: what it holds, and which attempts it has seen."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._tiers_us = context.settings.tiers_us
+        self._delay_of = tier_topics(context.settings)
+        self._recent: Recent[int] = Recent(RECENT_US, RECENT_MAX)
+        """Offset on `attempts` by (delivery, attempt)."""
+        self._tiers: dict[Partition, Tier] = {}
+        self._due: list[Held] = []
+        self._due_bytes = 0
+        self._order = 0
+        self.processor = Processor(
+            context.log, self._flow(), context.clock, linger_ms=2, drain_s=context.settings.drain_s
+        )
+
+    def _flow(self) -> Flow:
+        return Flow(
+            GROUP,
+            ("attempts", *self._delay_of),
+            self._outputs,
+            owning=self._owning,
+            waiting=frozenset(self._delay_of) - {RETRY_NOW},
+        )
+
+    def _outputs(self, topic: str, partition: int) -> tuple[Partition, ...]:
+        """Where outputs can be: an attempt goes to any tier, a tier to any smaller one."""
+        tiers = list(self._delay_of)
+        if topic == "attempts":
+            return tuple((name, partition) for name in ("dead-letters", *tiers))
+        return tuple((name, partition) for name in ("deliveries", *tiers[: tiers.index(topic)]))
+
+    def _owning(self, owned: Owned) -> None:
+        """Forget what was held before; remember the attempts that were seen lately."""
+        if owned.at[0] != "attempts":
+            self._tiers[owned.at] = Tier()
+            return
+        reader = self.processor.progress.reader
+        since = self._context.clock.now() - RECENT_US
+        for record in reader.read(reader.since([owned.at], since)):
+            if record.offset < owned.next:
+                self._is_copy(record)
+
+    # -- attempts ----------------------------------------------------------------------
+
+    def _is_copy(self, record: Record) -> bool:
+        """Whether an earlier record of the same (delivery, attempt) was seen: the first one counts."""
+        key = record.headers[headers.DELIVERY] + b"/" + record.headers[headers.ATTEMPT]
+        first = self._recent.get(key)
+        if first is None:
+            self._recent.put(key, record.offset, record.timestamp)
+        return first not in (None, record.offset)
+
+    def take(self, taken: Input, record: Record) -> None:
+        """Take in an attempt or a record of a tier."""
+        if record.topic != "attempts":
+            if not taken.done:
+                self._hold(taken, record)
+        elif self._is_copy(record):
+            telemetry.COPIES_DROPPED.labels(GROUP).inc()
+            taken.done = True
+        elif not taken.done:
+            self._schedule(taken, record)
+
+    def _schedule(self, taken: Input, record: Record) -> None:
+        decision = record.headers[headers.DECISION]
+        if decision == b"retry":
+            self.processor.finish(taken, self._retry(record))
+        elif decision == b"failed":
+            telemetry.DEAD_LETTERS.inc()
+            found = {**record.headers, headers.CAUSE: _cause(record)}
+            output = Output("dead-letters", record.partition, record.key, record.value, found)
+            self.processor.finish(taken, output)
+        else:
+            settle(taken)
+
+    def _retry(self, record: Record) -> Output:
+        """Slice the next delivery off the attempt's record and put it on its first tier."""
+        length, due = int(record.headers[headers.LENGTH]), int(record.headers[headers.DUE])
+        topic = tier_topic(tier_for(due - self._context.clock.now(), self._tiers_us))
+        telemetry.RETRIES_SCHEDULED.labels(topic).inc()
+        found = {
+            headers.CAUSE: _cause(record),
+            headers.DELIVERY: record.headers[headers.DELIVERY],
+            headers.ATTEMPT: b"%d" % (int(record.headers[headers.ATTEMPT]) + 1),
+            headers.DUE: record.headers[headers.DUE],
+        }
+        return Output(topic, record.partition, record.key, (record.value or b"")[-length:], found)
+
+    # -- tiers -------------------------------------------------------------------------
+
+    def _hold(self, taken: Input, record: Record) -> None:
+        self._order += 1
+        size = len(record.value or b"")
+        if record.topic == RETRY_NOW:
+            heapq.heappush(self._due, Held(int(record.headers[headers.DUE]), self._order, taken, record))
+            self._due_bytes += size
+            return
+        leaves_at = record.timestamp + self._delay_of[record.topic]
+        tier = self._tiers[taken.owner.at]
+        tier.held.append(Held(leaves_at, self._order, taken, record))
+        tier.bytes += size
+
+    def release(self) -> int:
+        """Send on what has waited long enough; return when the next one leaves (microseconds)."""
+        now = self._context.clock.now()
+        following = now + 1_000_000
+        for at, tier in self._tiers.items():
+            while tier.held and tier.held[0].leaves_at <= now:
+                held = tier.held.popleft()
+                tier.bytes -= len(held.record.value or b"")
+                self._leave(held, now)
+            if tier.held:
+                following = min(following, tier.held[0].leaves_at)
+            self._balance(at, tier, now)
+        while self._due and self._due[0].leaves_at <= now:
+            held = heapq.heappop(self._due)
+            self._due_bytes -= len(held.record.value or b"")
+            self._leave(held, now)
+        return min(following, self._due[0].leaves_at) if self._due else following
+
+    def _leave(self, held: Held, now: int) -> None:
+        """Send a record on to `deliveries` if it is due, else to the largest tier that fits."""
+        taken, record = held.taken, held.record
+        if taken.owner.stopping:
+            return
+        if taken.positions is None:
+            self.processor.progress.release(taken)
+        due = int(record.headers[headers.DUE])
+        topic = "deliveries" if due <= now else tier_topic(tier_for(due - now, self._tiers_us))
+        if due <= now:
+            telemetry.RETRIES_RELEASED.inc()
+            telemetry.RETRY_LATENESS_SECONDS.observe((now - due) / 1e6)
+        found = {**record.headers, headers.CAUSE: _cause(record)}
+        self.processor.finish(taken, Output(topic, record.partition, record.key, record.value, found))
+
+    def _balance(self, at: Partition, tier: Tier, now: int) -> None:
+        """Pause a partition that holds enough; resume before what it holds has left."""
+        if at[0] == RETRY_NOW:
+            full = len(self._due) > DUE_MAX or self._due_bytes > DUE_BYTES_MAX
+            low = len(self._due) < DUE_MAX // 2 and self._due_bytes < DUE_BYTES_MAX // 2
+        else:
+            full = len(tier.held) > HELD_MAX or tier.bytes > HELD_BYTES_MAX
+            low = not tier.held or tier.held[-1].leaves_at - now < RESUME_AHEAD_US
+        if full and not low:
+            self.processor.consumer.pause(at)
+        elif low:
+            self.processor.consumer.resume(at)
+
+    # -- the loop ----------------------------------------------------------------------
+
+    def step(self) -> None:
+        """Release what is due, take in what is there, commit."""
+        for at in self._tiers.keys() - self.processor.progress.owned.keys():
+            del self._tiers[at]
+        wait_s = (self.release() - self._context.clock.now()) / 1e6
+        for taken, record in self.processor.poll(min(max(wait_s, 0.001), 0.02), POLL_MAX):
+            self.take(taken, record)
+        self.processor.turn()
+
+
+def _cause(record: Record) -> bytes:
+    return headers.cause(record.topic, record.partition, record.offset)
+
+
+def run(context: Context, stop: Event, ready: Ready) -> None:
+    """Run until `stop` is set."""
+    scheduler = Scheduler(context)
+    ready()
+    gc.freeze()
+    while not stop.is_set():
+        scheduler.step()
+    scheduler.processor.close()

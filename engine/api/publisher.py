@@ -1,0 +1,81 @@
+"""Writing to the log from the event loop: send now, await the broker's acknowledgement."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+
+from engine.api.problems import Problem
+from engine.ports import Output, Producer
+
+ACKNOWLEDGED_WITHIN_S = 10.0
+_IDLE_S = 0.5
+_POLL_S = 0.05
+_WAITING_MAX = 20_000
+_WAITING_BYTES_MAX = 128 << 20
+
+
+class Publisher:
+    """One producer, polled by whoever runs `run` on a thread. `publish` is called on the loop."""
+
+    def __init__(self, producer: Producer) -> None:
+        self._producer = producer
+        self._loop = asyncio.get_running_loop()
+        self._acknowledged: deque[tuple[asyncio.Future[int], int]] = deque()
+        self._settling = False
+        self._waiting_bytes = 0
+        self._sent = threading.Event()
+        self._stopped = threading.Event()
+
+    async def publish(self, output: Output) -> int:
+        """Return the offset once all replicas have it; Problem 503 if that takes too long."""
+        size = len(output.value or b"")
+        if len(self._producer) >= _WAITING_MAX or self._waiting_bytes + size > _WAITING_BYTES_MAX:
+            raise Problem(
+                503, "too many records wait for Kafka: send less at a time", headers={"Retry-After": "1"}
+            )
+        future: asyncio.Future[int] = self._loop.create_future()
+        self._waiting_bytes += size
+        self._producer.send(output, lambda offset: self._acknowledge(future, offset))
+        self._sent.set()
+        try:
+            async with asyncio.timeout(ACKNOWLEDGED_WITHIN_S):
+                return await future
+        except TimeoutError:
+            raise Problem(
+                503,
+                f"Kafka has not acknowledged it within {ACKNOWLEDGED_WITHIN_S:g} s: it may yet; "
+                "repeat it with the same id or Idempotency-Key",
+            ) from None
+        finally:
+            self._waiting_bytes -= size
+
+    def run(self) -> None:
+        """Poll until `stop`, then wait for what was sent; LogError if the broker finally refuses a record."""
+        while not self._stopped.is_set():
+            self._sent.wait(_IDLE_S)
+            self._sent.clear()
+            self._producer.poll(0)
+            while len(self._producer) and not self._stopped.is_set():
+                self._producer.poll(_POLL_S)
+        self._producer.flush(ACKNOWLEDGED_WITHIN_S)
+
+    def stop(self) -> None:
+        """Make `run` return."""
+        self._stopped.set()
+        self._sent.set()
+
+    def _acknowledge(self, future: asyncio.Future[int], offset: int) -> None:
+        """On the polling thread: one wake-up of the loop for all that is acknowledged together."""
+        self._acknowledged.append((future, offset))
+        if not self._settling:
+            self._settling = True
+            self._loop.call_soon_threadsafe(self._settle)
+
+    def _settle(self) -> None:
+        self._settling = False
+        while self._acknowledged:
+            future, offset = self._acknowledged.popleft()
+            if not future.done():
+                future.set_result(offset)

@@ -1,0 +1,58 @@
+"""`hooklog run api`: the API as a process."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+import uvicorn
+import uvloop
+
+from engine.api.app import create_app
+from engine.api.services import Services, started
+from engine.runtime import telemetry
+from engine.runtime.clickhouse import History, connect
+from engine.runtime.context import Context, open_context
+from engine.runtime.settings import Settings
+
+_DRAIN_S = 10
+_KEEP_ALIVE_S = 30
+_LOG = telemetry.logger("api")
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGINT or SIGTERM; raises what ended a thread that follows the log."""
+    telemetry.configure(settings.log_level)
+    uvloop.run(_serve(open_context(settings)))
+
+
+async def _serve(context: Context) -> None:
+    history = History(partial(connect, context.settings))
+    async with started(context, history) as services:
+        server = _server(services)
+        serving = asyncio.create_task(server.serve())
+        await asyncio.wait({serving, *services.threads}, return_when=asyncio.FIRST_COMPLETED)
+        server.should_exit = True
+        await serving
+        for thread in services.threads:
+            if thread.done():
+                thread.result()
+    _LOG.info("api.stopped")
+
+
+def _server(services: Services) -> uvicorn.Server:
+    settings = services.context.settings
+    _LOG.info("api.starting", host=settings.api_host, port=settings.api_port)
+    config = uvicorn.Config(
+        create_app(services),
+        host=settings.api_host,
+        port=settings.api_port,
+        http="httptools",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=_DRAIN_S,
+    )
+    return uvicorn.Server(config)

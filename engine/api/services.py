@@ -1,0 +1,72 @@
+"""What the routes work with, and its threads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+
+from engine.api.control import Control
+from engine.api.payloads import Payloads
+from engine.api.publisher import Publisher
+from engine.runtime.clickhouse import History
+from engine.runtime.context import Context
+from engine.runtime.settings import SettingsError
+from engine.runtime.vault import Keyring
+from engine.runtime.views import Configuration
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Made by `started`, on the loop that serves."""
+
+    context: Context
+    configuration: Configuration
+    publisher: Publisher
+    control: Control
+    payloads: Payloads
+    history: History
+    admin_digest: bytes
+    """SHA-256 of the admin key."""
+    threads: Sequence[asyncio.Future[None]]
+    """Each ends only when stopped, or with the error that ended it."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether everything that follows the log still does."""
+        return not any(thread.done() for thread in self.threads)
+
+
+@asynccontextmanager
+async def started(context: Context, history: History) -> AsyncIterator[Services]:
+    """Load the configuration, start the threads, and stop them at the end."""
+    digest = _admin_digest(context)
+    keyring = Keyring(context.vault)
+    configuration = Configuration(context.codec, keyring)
+    loop = asyncio.get_running_loop()
+    publisher = Publisher(await asyncio.to_thread(context.log.producer))
+    control = Control(context.log, context.codec, configuration, publisher)
+    await asyncio.to_thread(control.load)
+    payloads = Payloads(context.log, context.codec)
+    steps = (publisher.run, control.follow_changes, control.follow_configuration)
+    pool = ThreadPoolExecutor(len(steps), "api")
+    threads = [loop.run_in_executor(pool, step) for step in steps]
+    try:
+        yield Services(context, configuration, publisher, control, payloads, history, digest, threads)
+    finally:
+        publisher.stop()
+        control.stop()
+        await asyncio.wait(threads)
+        pool.shutdown()
+        payloads.close()
+        history.close()
+
+
+def _admin_digest(context: Context) -> bytes:
+    key = context.settings.admin_key
+    if key is None or not key.get_secret_value():
+        raise SettingsError("no admin key: set HOOKLOG_ADMIN_KEY to a long random text")
+    return sha256(key.get_secret_value().encode()).digest()

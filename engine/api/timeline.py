@@ -1,0 +1,57 @@
+"""A message's history in the shape of the API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+import orjson
+
+from engine.core.model import MessagePublished
+from engine.runtime.clickhouse import Row, Timeline
+
+_ATTEMPT = (
+    *("attempt", "trigger", "attempted_at", "duration_ms", "outcome", "status_code", "error_class", "error"),
+    *("decision", "reason", "next_attempt_at", "response_body", "worker"),
+)
+_DELIVERY = ("endpoint_id", "status", "reason", "origin", "updated_at", "next_attempt_at")
+
+
+def answer(told: Timeline, published: MessagePublished | None) -> dict[str, object]:
+    """Put attempts into their deliveries; the payload as it was published, if the log still has it."""
+    message = told.message
+    attempts: dict[object, list[dict[str, object]]] = {}
+    for attempt in told.attempts:
+        attempts.setdefault(attempt["delivery_id"], []).append(_chosen(attempt, _ATTEMPT))
+    return {
+        "id": message["message_id"],
+        **_chosen(message, ("tenant", "event_type", "accepted_at", "bytes")),
+        **_payload(message, published),
+        "deliveries": [
+            {
+                "id": delivery["delivery_id"],
+                **_chosen(delivery, _DELIVERY),
+                "attempts": attempts.get(delivery["delivery_id"], []),
+            }
+            for delivery in told.deliveries
+        ],
+    }
+
+
+def _payload(message: Row, published: MessagePublished | None) -> dict[str, object]:
+    """Nothing if the coordinates are another message's: topics may have been made anew."""
+    wanted = (message["tenant"], message["message_id"])
+    if published is None or (published.tenant, published.id) != wanted:
+        return {}
+    return {"payload": orjson.Fragment(published.payload or b"{}")}
+
+
+def _chosen(row: Mapping[str, object], names: tuple[str, ...]) -> dict[str, object]:
+    return {name: time_text(row[name]) for name in names}
+
+
+def time_text(value: object) -> object:
+    """Write a time in RFC 3339, UTC; anything else as it is."""
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return value

@@ -1,0 +1,34 @@
+"""The command `hooklog`. A family of commands is a module; what a command needs is imported when it runs."""
+
+from __future__ import annotations
+
+import typer
+
+from engine.cli import inspect, listen, publish, run, settings, stack, tail, topics
+from engine.cli.errors import Commands
+
+app = typer.Typer(
+    name="hooklog",
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Delivers webhooks from a Kafka log: signed, retried, visible, provably complete.",
+    epilog="Exit status: 0 fine, 1 a check failed, 2 wrong input or settings, 3 a service cannot be reached.",
+)
+app.command()(stack.dev)
+app.command()(stack.demo)
+app.command()(stack.bench)
+app.command()(run.run)
+app.add_typer(topics.app, name="topics")
+app.command()(topics.migrate)
+app.command()(publish.publish)
+app.command()(listen.listen)
+app.command()(tail.tail)
+app.command()(inspect.sql)
+app.command()(inspect.reconcile)
+app.command()(inspect.verify)
+app.command()(settings.config)
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,291 @@
+"""The whole system in one folder: broker, store, every group and the API, each a supervised process."""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from engine.dev.broker import Broker, answers
+from engine.dev.process import free_port, port_is_free, spawn, stop, tail
+from engine.dev.supervisor import Program, Supervisor, ending, http_ready
+from engine.runtime.topics import GROUPS
+
+_HOST = "127.0.0.1"
+_SERVER_READY_S = 60.0
+_READY_S = 90.0
+_COMMAND_S = 90.0
+_COMMAND_STOP_S = 5.0
+# A group may drain for HOOKLOG_DRAIN_S (30 s by default) before it is killed.
+_STOP_S: Mapping[str, float] = {"api": 15, "groups": 40, "store": 15, "kafka": 20}
+_COMMAND = (sys.executable, "-m", "engine.cli.main")
+# The demo, the tests and a first try send to receivers on this machine.
+_DEFAULTS = {"HOOKLOG_ALLOW_HTTP": "true", "HOOKLOG_EGRESS_ALLOW": "127.0.0.0/8,::1/128"}
+
+
+class StackError(RuntimeError):
+    """The stack cannot start; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Ports on 127.0.0.1; 0 is any free one."""
+
+    api: int = 8080
+    kafka: int = 9092
+    clickhouse: int = 8123
+
+
+FREE_PORTS = Ports(0, 0, 0)
+
+
+def say(line: str) -> None:
+    """Progress goes to stderr, so that stdout has the `ready:` line only."""
+    print(line, file=sys.stderr, flush=True)
+
+
+class Stack:
+    """Use as a context manager, or start() and stop(). All it keeps is in `folder`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        ports: Ports = Ports(),
+        overrides: Mapping[str, str] | None = None,
+        say: Callable[[str], None] = say,
+    ) -> None:
+        self.folder = folder.absolute()
+        self._say = say
+        self._given = {**os.environ, **(overrides or {})}
+        self._ports = Ports(*(port or free_port() for port in (ports.api, ports.kafka, ports.clickhouse)))
+        self._metrics = {group: free_port() for group in GROUPS}
+        self.supervisor = Supervisor(self.folder / "logs", say)
+        self._held = ExitStack()
+
+    @property
+    def api(self) -> str:
+        """URL of the API."""
+        return f"http://{_HOST}:{self._ports.api}"
+
+    @property
+    def kafka(self) -> str:
+        """Bootstrap address of the broker: ours, or the one that HOOKLOG_KAFKA names."""
+        return self._given.get("HOOKLOG_KAFKA") or f"{_HOST}:{self._ports.kafka}"
+
+    @property
+    def clickhouse(self) -> str:
+        """URL of ClickHouse: the store's, or the one that HOOKLOG_CLICKHOUSE names."""
+        return self._given.get("HOOKLOG_CLICKHOUSE") or f"http://{_HOST}:{self._ports.clickhouse}"
+
+    @property
+    def key(self) -> str:
+        """The admin key: HOOKLOG_ADMIN_KEY, or one made once and kept in the folder."""
+        return self._given.get("HOOKLOG_ADMIN_KEY") or kept_secret(self.folder / "admin.key", new_admin_key)
+
+    @property
+    def metrics(self) -> dict[str, str]:
+        """URL of /metrics of each group and of the API; they stay the same over restarts of a process."""
+        groups = {group: f"http://{_HOST}:{port}/metrics" for group, port in self._metrics.items()}
+        return {**groups, "api": f"{self.api}/metrics"}
+
+    @property
+    def env(self) -> dict[str, str]:
+        """Environment of a `hooklog` command that is to work on this stack."""
+        given = {**_DEFAULTS, **self._given}
+        if "HOOKLOG_MASTER_KEY" not in given:
+            file = self.folder / "master.key"
+            kept_secret(file, new_master_key)
+            given.setdefault("HOOKLOG_MASTER_KEY_FILE", str(file))
+        return given | {
+            "HOOKLOG_KAFKA": self.kafka,
+            "HOOKLOG_CLICKHOUSE": self.clickhouse,
+            "HOOKLOG_ADMIN_KEY": self.key,
+            "HOOKLOG_API_PORT": str(self._ports.api),
+        }
+
+    def ready_line(self) -> str:
+        """What `hooklog dev` prints when everything is up."""
+        return f"ready: api={self.api} kafka={self.kafka} clickhouse={self.clickhouse} key={self.key}"
+
+    def start(self) -> None:
+        """Start everything and wait until it is ready; whatever goes wrong, nothing is left running."""
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start(self) -> None:
+        started = time.monotonic()
+        self._held.enter_context(_alone(self.folder))
+        self._check_ports()
+        self._start_servers()
+        self._say("creating topics and tables")
+        self._run_commands([("topics", "create"), ("migrate",)])
+        self._say(f"starting {', '.join((*GROUPS, 'api'))}")
+        self._start_groups()
+        self._say(f"up in {time.monotonic() - started:.1f} s; logs are in {self.folder / 'logs'}")
+
+    def stop(self) -> None:
+        """Nothing new comes in first, then the groups drain, then what they depend on stops."""
+        if self.supervisor.pids():
+            self._say("stopping")
+        self.supervisor.stop(["api"], _STOP_S["api"])
+        self.supervisor.stop(GROUPS, _STOP_S["groups"])
+        self.supervisor.stop(["store"], _STOP_S["store"])
+        self.supervisor.stop(["kafka"], _STOP_S["kafka"])
+        self._held.close()
+
+    def pids(self) -> dict[str, int]:
+        """Process ids by name: `kafka`, `store`, `api`, and each group."""
+        return self.supervisor.pids()
+
+    def kill(self, name: str) -> int:
+        """SIGKILL one of them, which is then started again; the process id it had."""
+        return self.supervisor.kill(name)
+
+    def wait_ready(self, limit_s: float = _READY_S) -> None:
+        """Return when every process is ready (again); SupervisorError after `limit_s` seconds."""
+        self.supervisor.wait_ready([*GROUPS, "api"], limit_s)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _check_ports(self) -> None:
+        wanted = {"--port": self._ports.api}
+        if "HOOKLOG_KAFKA" not in self._given:
+            wanted["--kafka-port"] = self._ports.kafka
+        if "HOOKLOG_CLICKHOUSE" not in self._given:
+            wanted["--clickhouse-port"] = self._ports.clickhouse
+        for option, port in wanted.items():
+            if not port_is_free(port):
+                raise StackError(f"port {port} is in use: stop what uses it, or choose another with {option}")
+
+    def _start_servers(self) -> None:
+        """The store starts while the broker is prepared."""
+        servers = []
+        if "HOOKLOG_CLICKHOUSE" not in self._given:
+            self._say(f"starting the store at {self.clickhouse}")
+            self.supervisor.start(self._store())
+            servers.append("store")
+        if "HOOKLOG_KAFKA" not in self._given:
+            self._say(f"starting Kafka at {self.kafka}")
+            broker = Broker(self.folder / "kafka", self._ports.kafka)
+            self.supervisor.start(Program("kafka", broker.prepare(), partial(answers, broker.port)))
+            servers.append("kafka")
+        self.supervisor.wait_ready(servers, _SERVER_READY_S)
+
+    def _store(self) -> Program:
+        folder, port = str(self.folder / "store"), str(self._ports.clickhouse)
+        argv = [sys.executable, "-m", "engine.dev.store", "--dir", folder, "--port", port]
+        return Program("store", argv, partial(http_ready, f"{self.clickhouse}/ping"))
+
+    def _run_commands(self, commands: Sequence[Sequence[str]]) -> None:
+        """Run these `hooklog` commands side by side; StackError with the output of one that fails."""
+        end = time.monotonic() + _COMMAND_S
+        with ExitStack() as left:
+            running = [self._run_command(command) for command in commands]
+            for _, _, process in running:
+                left.callback(stop, process, _COMMAND_STOP_S)
+            for command, log, process in running:
+                if status := _wait(process, end):
+                    raise StackError(f"`hooklog {' '.join(command)}`: {ending(status)}\n{tail(log)}")
+
+    def _run_command(self, command: Sequence[str]) -> tuple[Sequence[str], Path, subprocess.Popen[bytes]]:
+        log = self.supervisor.log("-".join(command))
+        log.unlink(missing_ok=True)
+        return command, log, spawn([*_COMMAND, *command], log, self.env)
+
+    def _start_groups(self) -> None:
+        env = self.env
+        for group, port in self._metrics.items():
+            ready = partial(http_ready, f"http://{_HOST}:{port}/readyz")
+            own = {**env, "HOOKLOG_METRICS_PORT": str(port)}
+            self.supervisor.start(Program(group, [*_COMMAND, "run", group], ready, own))
+        ready = partial(http_ready, f"{self.api}/readyz")
+        self.supervisor.start(Program("api", [*_COMMAND, "run", "api"], ready, env))
+        self.wait_ready()
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Held by the one stack of a folder; the system lets go of it when the process dies."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StackError(f"another hooklog dev uses {folder}: stop it, or choose another --dir") from None
+        yield
+
+
+def _wait(process: subprocess.Popen[bytes], end: float) -> int:
+    """The exit status; SIGTERM at `end` (monotonic seconds)."""
+    try:
+        return process.wait(max(end - time.monotonic(), 0))
+    except subprocess.TimeoutExpired:
+        return stop(process, _COMMAND_STOP_S) or 1
+
+
+def run_until_stopped(stack: Stack) -> None:
+    """Start, print the `ready:` line, and stop in order at SIGINT or SIGTERM, during the start too."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    try:
+        with stack:
+            print(stack.ready_line(), flush=True)
+            threading.Event().wait()
+    except _StoppedError:
+        pass
+
+
+class _StoppedError(BaseException):
+    """Told to stop."""
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """Once: stopping in order is not interrupted by a second Ctrl-C."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+    raise _StoppedError
+
+
+def new_master_key() -> str:
+    """32 random bytes in base64."""
+    return base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+def new_admin_key() -> str:
+    """`hl_<id>_<256 bits in hex>`."""
+    return f"hl_{secrets.token_hex(6)}_{secrets.token_hex(32)}"
+
+
+def kept_secret(file: Path, new: Callable[[], str]) -> str:
+    """What the file holds; made, readable by its owner only, if there is none."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if not file.exists():
+        part = file.with_suffix(".part")
+        part.unlink(missing_ok=True)
+        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
+            opened.write(new() + "\n")
+        part.rename(file)
+    return file.read_text().strip()

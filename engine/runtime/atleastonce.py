@@ -1,0 +1,64 @@
+"""Groups whose effects are idempotent by themselves: commit what was handled, after it was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from engine.ports import Consumer, Log, LogError, Position, Record, TopicPartition
+
+
+def start_of(
+    log: Log, committed: Mapping[TopicPartition, Position | None], group: str
+) -> dict[TopicPartition, int]:
+    """Where to start: the commit, or 0 of a log that still begins there; LogError rather than a guess."""
+    fresh = [at for at, position in committed.items() if position is None]
+    if fresh:
+        reader = log.reader()
+        trimmed = [at for at, start in reader.starts(fresh).items() if start > 0]
+        reader.close()
+        if trimmed:
+            raise LogError(f"group {group} never committed {trimmed[0]}, and its log does not start at 0")
+    return {at: position.offset if position else 0 for at, position in committed.items()}
+
+
+class AtLeastOnce:
+    """ports.Rebalance that remembers the next offset of each owned partition."""
+
+    def __init__(self, log: Log, group: str, topics: Sequence[str]) -> None:
+        self._log = log
+        self._group = group
+        self.next: dict[TopicPartition, int] = {}
+        self.gained = False
+        """Set when partitions were assigned; cleared by whoever has to prepare for them."""
+        self.consumer: Consumer = log.consumer(group, topics, self)
+
+    def poll(self, timeout: float, limit: int) -> list[Record]:
+        """Records of partitions we own; taking them in moves `next`."""
+        records = [
+            record
+            for record in self.consumer.poll(timeout, limit)
+            if record.offset >= self.next.get((record.topic, record.partition), record.offset + 1)
+        ]
+        for record in records:
+            self.next[record.topic, record.partition] = record.offset + 1
+        return records
+
+    def commit(self, *, wait: bool) -> None:
+        """Commit everything taken in: call it when its effects are acknowledged."""
+        self.consumer.commit({at: Position(offset, "") for at, offset in self.next.items()}, wait=wait)
+
+    def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """Start from the commits."""
+        starts = start_of(self._log, self.consumer.committed(partitions), self._group)
+        self.next.update(starts)
+        self.gained = True
+        return starts
+
+    def revoked(self, partitions: Sequence[TopicPartition]) -> None:
+        """Give up; what is not committed is done again by the next owner."""
+        for at in partitions:
+            self.next.pop(at, None)
+
+    def lost(self, partitions: Sequence[TopicPartition]) -> None:
+        """Give up."""
+        self.revoked(partitions)

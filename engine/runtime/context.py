@@ -1,0 +1,50 @@
+"""What every group is given: settings, the log, the clock, the codec, profiles, the vault."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from threading import Event
+
+from engine.core.profile import Profile
+from engine.ports import Clock, Log
+from engine.runtime.clock import SystemClock
+from engine.runtime.kafka import KafkaLog
+from engine.runtime.profiles import load_profiles
+from engine.runtime.settings import Settings
+from engine.runtime.vault import AesVault, load_master_key
+from schemas.codec import Codec
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a group needs from outside, made once a process."""
+
+    settings: Settings
+    log: Log
+    clock: Clock
+    codec: Codec
+    profiles: Mapping[str, Profile]
+    vault: AesVault
+    worker: str
+    """Name of this process in records and log lines."""
+
+
+Ready = Callable[[], None]
+Run = Callable[[Context, Event, Ready], None]
+"""A group's main loop: runs until the event is set; calls `Ready` when it can work."""
+
+
+def open_context(settings: Settings, log: Log | None = None) -> Context:
+    """Connect to the log (waiting for the broker) and load keys and profiles."""
+    return Context(
+        settings=settings,
+        log=KafkaLog(settings) if log is None else log,
+        clock=SystemClock(),
+        codec=Codec(),
+        profiles=load_profiles(settings.profiles_dir),
+        vault=AesVault(load_master_key(settings)),
+        worker=f"{socket.gethostname()}-{os.getpid()}",
+    )

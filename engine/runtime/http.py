@@ -1,0 +1,171 @@
+"""HTTP for deliveries: ports.Sender on aiohttp (why aiohttp: docs/adr/0004).
+
+No redirects, environment proxies, cookies or decompression; one deadline over
+everything; at most 16 KiB of an answer are read; every address is checked when
+it is dialled; idle connections are kept for at most 4 s, because receivers
+close them after 5.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from types import SimpleNamespace
+
+import aiohttp
+from aiohttp import ClientSession, TCPConnector
+from yarl import URL
+
+from engine.core.address import Network, is_denied
+from engine.core.model import Answer
+from engine.ports import Request
+
+IDLE_S = 4.0
+BODY_MAX = 16 << 10
+DNS_CACHE_S = 10
+_UNWANTED = ("Accept", "Accept-Encoding", "User-Agent", "Content-Type")
+
+
+class BlockedAddressError(Exception):
+    """The egress guard refuses an address. Not an OSError: aiohttp would try the next one."""
+
+
+SocketFactory = Callable[[tuple[int, int, int, str, tuple[object, ...]]], socket.socket]
+
+
+def guarded_socket(allowed: tuple[Network, ...]) -> Callable[..., socket.socket]:
+    """Make sockets for addresses that the egress guard lets through."""
+
+    def make(info: tuple[int, int, int, str, tuple[object, ...]]) -> socket.socket:
+        family, kind, protocol, _, address = info
+        if is_denied(str(address[0]), allowed):
+            raise BlockedAddressError(f"the address {address[0]} is not allowed")
+        made = socket.socket(family, kind, protocol)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return made
+
+    return make
+
+
+ERRORS: tuple[tuple[type[BaseException], str], ...] = (
+    (BlockedAddressError, "blocked"),
+    (asyncio.TimeoutError, "timeout"),
+    (aiohttp.ClientConnectorDNSError, "dns"),
+    (aiohttp.ClientSSLError, "tls"),
+    (aiohttp.ServerFingerprintMismatch, "tls"),
+    (aiohttp.ClientConnectorError, "connect"),
+    (aiohttp.ServerDisconnectedError, "reset"),
+    (ConnectionError, "reset"),
+    (aiohttp.ClientOSError, "reset"),
+    (aiohttp.ClientError, "protocol"),
+)
+"""The one map from what the library raises to the glossary's error classes; the first that fits counts."""
+_RAISED = tuple(raised for raised, _ in ERRORS)
+_DIED = (aiohttp.ServerDisconnectedError, ConnectionError, aiohttp.ClientOSError)
+
+
+def error_class_of(error: BaseException) -> str:
+    """Return the error class of what the library raised."""
+    return next(name for raised, name in ERRORS if isinstance(error, raised))
+
+
+@lru_cache(10_000)
+def _url(text: str) -> URL:
+    return URL(text)
+
+
+async def _reused(_: ClientSession, context: SimpleNamespace, __: object) -> None:
+    context.trace_request_ctx["reused"] = True
+
+
+class AiohttpSender:
+    """ports.Sender. Create it inside the running loop."""
+
+    def __init__(
+        self, allowed: tuple[Network, ...] = (), socket_factory: SocketFactory | None = None
+    ) -> None:
+        self._factory = socket_factory or guarded_socket(allowed)
+        self._pooled = self._session(reuse=True)
+        self._fresh = self._session(reuse=False)
+
+    def _session(self, *, reuse: bool) -> ClientSession:
+        trace = aiohttp.TraceConfig()
+        trace.on_connection_reuseconn.append(_reused)
+        kept = {"keepalive_timeout": IDLE_S} if reuse else {"force_close": True}
+        connector = TCPConnector(limit=0, ttl_dns_cache=DNS_CACHE_S, socket_factory=self._factory, **kept)
+        return ClientSession(
+            connector=connector,
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+            skip_auto_headers=_UNWANTED,
+            trace_configs=[trace],
+            read_bufsize=BODY_MAX,
+        )
+
+    async def send(self, request: Request) -> Answer:
+        """POST and wait for the answer or the deadline; what goes wrong is in the Answer."""
+        started = time.time_ns()
+        begun = time.perf_counter()
+        try:
+            async with asyncio.timeout(request.timeout):
+                status, headers, body = await self._post(request)
+        except _RAISED as error:
+            name, text = error_class_of(error), _describe(error, request.timeout)
+            return Answer(0, {}, b"", name, text, started // 1000, _us_since(begun))
+        return Answer(status, headers, body, "", "", started // 1000, _us_since(begun))
+
+    async def _post(self, request: Request) -> tuple[int, dict[str, str], bytes]:
+        context: dict[str, bool] = {}
+        try:
+            return await _exchange(self._pooled, request, context)
+        except _DIED:
+            # an idle connection that the receiver had closed already: nobody has seen this request
+            if not context.get("reused") or context.get("answered"):
+                raise
+        return await _exchange(self._fresh, request, {})
+
+    async def close(self) -> None:
+        """Close idle connections."""
+        await self._pooled.close()
+        await self._fresh.close()
+
+
+async def _exchange(
+    session: ClientSession, request: Request, context: dict[str, bool]
+) -> tuple[int, dict[str, str], bytes]:
+    async with session.post(
+        _url(request.url),
+        data=request.body,
+        headers=request.headers,
+        allow_redirects=False,
+        timeout=aiohttp.ClientTimeout(total=None),
+        trace_request_ctx=context,
+    ) as response:
+        context["answered"] = True
+        body = await _read(response)
+        return response.status, {name.lower(): value for name, value in response.headers.items()}, body
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    """Read at most 16 KiB; the connection of a longer answer is closed, not drained."""
+    body = b""
+    while len(body) < BODY_MAX:
+        if not (part := await response.content.read(BODY_MAX - len(body))):
+            return body
+        body += part
+    response.close()
+    return body
+
+
+def _describe(error: BaseException, timeout: float) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no complete answer within {timeout:g} s"
+    return str(error) or type(error).__name__
+
+
+def _us_since(begun: float) -> int:
+    return int((time.perf_counter() - begun) * 1_000_000)

@@ -1,0 +1,137 @@
+"""What every Kafka client of ours shares: configuration, names, errors, records."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
+
+from engine.ports import LogError, Record, TrimmedError
+from engine.runtime import telemetry
+
+T = TypeVar("T")
+Config = dict[str, Any]
+_TRIMMED = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)
+_LOG = telemetry.logger("kafka")
+
+
+def _report(error: KafkaError) -> None:
+    """Say what a client ran into; it goes on trying by itself."""
+    _LOG.warning("kafka.trouble", code=error.name(), error=error.str())
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Where the brokers are; topic and group names carry the prefix there and nowhere else."""
+
+    bootstrap: str
+    prefix: str
+
+    def full(self, name: str) -> str:
+        """`messages` -> `hooklog.messages`."""
+        return self.prefix + name
+
+    def at(self, partition: tuple[str, int], offset: int | None = None, metadata: str = "") -> TopicPartition:
+        """Build the client library's coordinates."""
+        full = self.full(partition[0])
+        if offset is None:
+            return TopicPartition(full, partition[1])
+        if not metadata:
+            return TopicPartition(full, partition[1], offset)
+        return TopicPartition(full, partition[1], offset, metadata)
+
+    def bare(self, partition: TopicPartition) -> tuple[str, int]:
+        """Undo `at`."""
+        return partition.topic[len(self.prefix) :], partition.partition
+
+    def config(self, **more: str | float | bool) -> Config:
+        """Configure any client; keyword `a_b` is the property `a.b`."""
+        return {
+            "bootstrap.servers": self.bootstrap,
+            "log_level": 2,
+            "error_cb": _report,
+            "reconnect.backoff.ms": 20,
+            "reconnect.backoff.max.ms": 1_000,
+            **{name.replace("_", "."): value for name, value in more.items()},
+        }
+
+    def reader_config(self) -> Config:
+        """Configure a consumer that commits nothing and sees the end of each partition."""
+        return self.config(
+            group_id=self.full("reader"),
+            enable_auto_commit=False,
+            auto_offset_reset="error",
+            isolation_level="read_committed",
+            enable_partition_eof=True,
+            fetch_wait_max_ms=20,
+            fetch_error_backoff_ms=20,
+            queued_min_messages=20_000,
+            queued_max_messages_kbytes=16_384,
+        )
+
+
+def check(error: KafkaError) -> None:
+    """Raise on what cannot pass by itself; librdkafka goes on by itself after the rest."""
+    if error.code() in _TRIMMED:
+        raise TrimmedError(
+            f"an offset is no longer on the log ({error.str()}): records were trimmed before they were read; "
+            "see 'A trimmed topic' in the README's operations"
+        )
+    if error.fatal():
+        raise LogError(f"fatal Kafka error: {error.str()}")
+    _report(error)
+
+
+def sound(partitions: list[TopicPartition]) -> list[TopicPartition]:
+    """Return per-partition results; raise the first error among them."""
+    for partition in partitions:
+        if partition.error is not None:
+            raise KafkaException(partition.error)
+    return partitions
+
+
+_NO_HEADERS: Mapping[str, bytes] = {}
+
+
+def to_record(message: Message, skip: int) -> Record:
+    """Build a record; `skip` is the length of the topic prefix."""
+    headers = cast("list[tuple[str, bytes]] | None", message.headers())
+    return Record(
+        cast(str, message.topic())[skip:],
+        cast(int, message.partition()),
+        cast(int, message.offset()),
+        message.timestamp()[1] * 1000,
+        message.key(),
+        message.value(),
+        dict(headers) if headers else _NO_HEADERS,
+    )
+
+
+_PASSING = (
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError._WAIT_COORD,
+    KafkaError.REQUEST_TIMED_OUT,
+    KafkaError._TRANSPORT,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+)
+"""What passes once a broker has loaded what it was given: right after a start or a new topic."""
+_RETRY_EVERY_S = 0.05
+
+
+def persistently(call: Callable[[], T], limit_s: float) -> T:
+    """Call until no error is a passing one; raise any other, and the last one after `limit_s` seconds."""
+    deadline = time.monotonic() + limit_s
+    while True:
+        try:
+            return call()
+        except KafkaException as error:
+            if error.args[0].code() not in _PASSING or time.monotonic() > deadline:
+                raise
+            time.sleep(_RETRY_EVERY_S)

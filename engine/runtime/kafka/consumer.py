@@ -1,0 +1,149 @@
+"""A member of a consumer group."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from confluent_kafka import Consumer as Client
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+
+from engine.ports import LogError, Position, Rebalance, Record
+from engine.ports import TopicPartition as Partition
+from engine.runtime import telemetry
+from engine.runtime.kafka.client import Cluster, Config, check, persistently, sound, to_record
+from engine.runtime.kafka.reader import batch
+from engine.runtime.settings import Settings
+
+_WAIT_S = 30
+_LOG = telemetry.logger("kafka")
+
+
+def member_config(cluster: Cluster, group: str, settings: Settings) -> Config:
+    """Configure a member; `docs/adr/0003` says why classic membership with static ids is the default."""
+    config = cluster.config(
+        group_id=cluster.full(group),
+        group_protocol=settings.group_protocol,
+        enable_auto_commit=False,
+        auto_offset_reset="error",
+        isolation_level="read_committed",
+        fetch_wait_max_ms=100,
+        fetch_error_backoff_ms=20,
+        queued_min_messages=10_000,
+        queued_max_messages_kbytes=16_384,
+        max_poll_interval_ms=300_000,
+    )
+    if settings.group_protocol == "classic":
+        config |= {
+            "partition.assignment.strategy": "cooperative-sticky",
+            "group.instance.id": f"{group}-{settings.instance}",
+            "session.timeout.ms": int(settings.session_timeout_s * 1000),
+            "heartbeat.interval.ms": max(100, int(settings.session_timeout_s * 1000 / 12)),
+        }
+    return config
+
+
+class KafkaConsumer:
+    """ports.Consumer on Kafka. Rebalance callbacks run inside `poll`."""
+
+    def __init__(self, cluster: Cluster, config: Config, topics: Sequence[str], rebalance: Rebalance) -> None:
+        self._cluster = cluster
+        self._rebalance = rebalance
+        self._sent: deque[float] = deque()
+        self._lease = 0.0
+        self._paused: set[Partition] = set()
+        self._client = Client({**config, "on_commit": self._on_commit})
+        self._client.subscribe(
+            [cluster.full(topic) for topic in topics],
+            on_assign=self._on_assign,
+            on_revoke=self._on_revoke,
+            on_lost=self._on_lost,
+        )
+
+    def poll(self, timeout: float, limit: int) -> list[Record]:
+        """Up to `limit` records; waits at most `timeout` seconds for the first."""
+        records = []
+        skip = len(self._cluster.prefix)
+        for message in batch(self._client, timeout, limit):
+            error = message.error()
+            if error is None:
+                records.append(to_record(message, skip))
+            else:
+                check(error)
+        return records
+
+    def committed(self, partitions: Sequence[Partition]) -> dict[Partition, Position | None]:
+        """What the group has committed; None where it never has."""
+        wanted = [self._cluster.at(at) for at in partitions]
+        found = persistently(lambda: sound(self._client.committed(wanted, timeout=_WAIT_S)), _WAIT_S)
+        return {
+            self._cluster.bare(at): Position(at.offset, at.metadata or "") if at.offset >= 0 else None
+            for at in found
+        }
+
+    def commit(self, positions: Mapping[Partition, Position], *, wait: bool) -> None:
+        """Commit; without `wait` the broker's answer shows in `lease`."""
+        offsets = [self._cluster.at(at, p.offset, p.metadata) for at, p in positions.items()]
+        if not offsets:
+            return
+        if wait:
+            self._commit_now(offsets)
+        else:
+            self._sent.append(time.monotonic())
+            self._client.commit(offsets=offsets, asynchronous=True)
+
+    def _commit_now(self, offsets: list[TopicPartition]) -> None:
+        try:
+            sound(self._client.commit(offsets=offsets, asynchronous=False))
+        except KafkaException as error:
+            raise LogError(f"a commit was refused: {error}") from error
+
+    @property
+    def lease(self) -> float:
+        """When the last commit that the broker acknowledged was sent (monotonic seconds)."""
+        return self._lease
+
+    def pause(self, partition: Partition) -> None:
+        """Deliver no more of this partition; polling goes on."""
+        if partition not in self._paused:
+            self._paused.add(partition)
+            self._client.pause([self._cluster.at(partition)])
+
+    def resume(self, partition: Partition) -> None:
+        """Undo a pause; nothing if it is not paused."""
+        if partition in self._paused:
+            self._paused.discard(partition)
+            self._client.resume([self._cluster.at(partition)])
+
+    def group_metadata(self) -> Any:
+        """What a transaction needs to be fenced with this member's generation."""
+        return self._client.consumer_group_metadata()
+
+    def close(self) -> None:
+        """Leave, after a last `revoked`."""
+        self._client.close()
+
+    def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
+        sent = self._sent.popleft() if self._sent else 0.0
+        failed = error or next((p.error for p in partitions if p.error), None)
+        if failed is None:
+            self._lease = max(self._lease, sent)
+        else:
+            _LOG.warning("kafka.commit_failed", error=str(failed))
+
+    def _on_assign(self, client: Client, partitions: list[TopicPartition]) -> None:
+        if partitions:
+            starts = self._rebalance.assigned([self._cluster.bare(p) for p in partitions])
+            client.incremental_assign([self._cluster.at(at, offset) for at, offset in starts.items()])
+
+    def _on_revoke(self, client: Client, partitions: list[TopicPartition]) -> None:
+        bare = [self._cluster.bare(p) for p in partitions]
+        self._rebalance.revoked(bare)
+        self._paused.difference_update(bare)
+
+    def _on_lost(self, client: Client, partitions: list[TopicPartition]) -> None:
+        bare = [self._cluster.bare(p) for p in partitions]
+        self._rebalance.lost(bare)
+        self._paused.difference_update(bare)

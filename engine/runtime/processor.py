@@ -1,0 +1,84 @@
+"""The loop around a handler: take records in, send what they lead to, commit what is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from engine.ports import Clock, Log, Output, Record, TopicPartition
+from engine.runtime import telemetry
+from engine.runtime.progress import Flow, Input, Owned, Progress
+
+COMMIT_EVERY_S = 0.2
+REFRESH_EVERY_S = 1.0
+_DRAIN_STEP_S = 0.005
+
+
+class Processor:
+    """Owns a group's consumer, producer and progress. One thread polls; `finish` may come from another."""
+
+    def __init__(
+        self, log: Log, flow: Flow, clock: Clock, *, linger_ms: float = 0, drain_s: float = 30
+    ) -> None:
+        self._clock = clock
+        self._drain_s = drain_s
+        self._group = flow.group
+        self.producer = log.producer(linger_ms=linger_ms)
+        self.progress = Progress(log, flow, self.drain)
+        self.consumer = log.consumer(flow.group, flow.topics, self.progress)
+        self.progress.bind(self.consumer)
+        self._committed = self._refreshed = clock.monotonic()
+
+    def poll(self, timeout: float, limit: int) -> list[tuple[Input, Record]]:
+        """Take records in; one whose outputs were read back is `done` already."""
+        taken = []
+        for record in self.consumer.poll(timeout, limit):
+            entry = self.progress.take(record)
+            if entry is not None:
+                taken.append((entry, record))
+        return taken
+
+    def send(self, output: Output, then: Callable[[], None]) -> None:
+        """Send an output; `then` is called when it is acknowledged."""
+        self.producer.send(output, partial(self._acknowledged, output[:2], then))
+
+    def _acknowledged(self, at: TopicPartition, then: Callable[[], None], offset: int) -> None:
+        self.progress.acknowledged(at, offset)
+        then()
+
+    def finish(self, taken: Input, output: Output) -> None:
+        """Send the one output of an input; it is done when that is acknowledged."""
+        self.send(output, partial(settle, taken))
+
+    def turn(self) -> None:
+        """Run acknowledgements; commit and refresh when it is time."""
+        self.producer.poll()
+        now = self._clock.monotonic()
+        if now - self._committed >= COMMIT_EVERY_S:
+            self._committed = now
+            self.progress.commit()
+            telemetry.WINDOW.labels(self._group).set(self.progress.open_inputs())
+        if now - self._refreshed >= REFRESH_EVERY_S:
+            self._refreshed = now
+            self.progress.refresh()
+
+    def drain(self, owned: Sequence[Owned]) -> bool:
+        """Wait until what has begun of these partitions is acknowledged; False if it takes too long."""
+        deadline = self._clock.monotonic() + self._drain_s
+        while any(each.started > each.finished for each in owned) or len(self.producer):
+            if self._clock.monotonic() > deadline:
+                return False
+            self.producer.poll(_DRAIN_STEP_S)
+        return True
+
+    def close(self) -> None:
+        """Drain, commit, leave."""
+        self.progress.revoked(list(self.progress.owned))
+        self.consumer.close()
+        self.progress.close()
+
+
+def settle(taken: Input) -> None:
+    """Mark an input done. Called on the thread that polls."""
+    taken.done = True
+    taken.owner.finished += 1

@@ -1,0 +1,294 @@
+"""Progress: which inputs are done, what to commit, and what to read back on assignment.
+
+Three rules make every hop safe without transactions (design.md, section 3;
+docs/adr/0002). Outputs name their input in the header `cause`. An input is
+done only when all its outputs are acknowledged, and the commit is the lowest
+input that is not done. The commit's metadata says, for each output partition,
+from where an output of that input or a later one can be; on assignment the
+outputs are read back from there, and inputs whose outputs are found are done.
+
+Everything here runs on the thread that polls the consumer.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from engine.ports import Consumer, Log, LogError, Position, Record, TopicPartition
+from engine.runtime import telemetry
+from schemas.headers import CAUSE, parse_cause
+
+METADATA_MAX = 4_095
+Positions = tuple[int, ...]
+Ends = dict[TopicPartition, int]
+Drain = Callable[[Sequence["Owned"]], bool]
+_LOG = telemetry.logger("progress")
+
+
+class Input:
+    """A record taken in, until all its outputs are acknowledged."""
+
+    __slots__ = ("done", "found", "offset", "owner", "positions")
+
+    def __init__(self, owner: Owned, offset: int, positions: Positions | None) -> None:
+        self.owner = owner
+        self.offset = offset
+        self.positions = positions
+        self.found: object = None
+        """What the read-back found of its outputs."""
+        self.done = False
+
+
+class Owned:
+    """One input partition that this process owns."""
+
+    def __init__(self, at: TopicPartition, outputs: tuple[TopicPartition, ...], start: int, kept: Positions):
+        self.at = at
+        self.outputs = outputs
+        self.next = start
+        """Lowest offset not taken in yet."""
+        self.open: deque[Input] = deque()
+        self.found: dict[int, object] = {}
+        """What was read back of the outputs of inputs not taken in yet, by offset."""
+        self.highest_found = -1
+        self.kept = kept
+        """Positions of the commit we started from; they hold until `highest_found` is committed."""
+        self.stopping = False
+        self.started = 0
+        """Inputs whose work has begun; written by whoever begins it."""
+        self.finished = 0
+        """Of those, the ones that are done; written by the polling thread."""
+
+    def positions(self, offset: int, ends: Mapping[TopicPartition, int]) -> Positions:
+        """From where outputs of the input at `offset`, or of a later one, can be."""
+        return self.kept if offset <= self.highest_found else tuple([ends[at] for at in self.outputs])
+
+    def take(self, offset: int, positions: Positions | None) -> Input:
+        """Take a record in; without positions its outputs begin only when they are set."""
+        self.next = offset + 1
+        taken = Input(self, offset, positions)
+        self.open.append(taken)
+        return taken
+
+    def committable(self, ends: Mapping[TopicPartition, int]) -> tuple[int, Positions]:
+        """Return the lowest offset that is not done, and the positions that go with it."""
+        while self.open and self.open[0].done:
+            self.open.popleft()
+        if not self.open:
+            return self.next, self.positions(self.next, ends)
+        lowest = self.open[0]
+        return lowest.offset, lowest.positions or self.positions(lowest.offset, ends)
+
+
+Recover = Callable[[Owned, int, Record], None]
+
+
+def mark_found(owned: Owned, offset: int, output: Record) -> None:
+    """For groups that write one output an input: finding it is enough."""
+    owned.found[offset] = True
+
+
+def _nothing(owned: Owned) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """What a group reads, where its outputs can be, and what a found output means.
+
+    `recover` notes a found output in `Owned.found`; `is_done` says whether what
+    was noted is all that its input owes; `owning` prepares a new partition.
+    """
+
+    group: str
+    topics: tuple[str, ...]
+    outputs: Callable[[str, int], tuple[TopicPartition, ...]]
+    recover: Recover = mark_found
+    is_done: Callable[[object], bool] = bool
+    owning: Callable[[Owned], None] = _nothing
+    waiting: frozenset[str] = frozenset()
+    """Topics whose records wait, in order, until their outputs begin with `release`."""
+
+
+def encode_positions(positions: Positions) -> str:
+    """Positions as commit metadata."""
+    text = ",".join(map(str, positions))
+    if len(text) > METADATA_MAX:
+        raise LogError(f"{len(positions)} output positions do not fit a commit: use fewer partitions")
+    return text
+
+
+def decode_positions(metadata: str, count: int) -> Positions:
+    """Undo `encode_positions`; no metadata (a new group) is the beginning."""
+    if not metadata:
+        return (0,) * count
+    positions = tuple(map(int, metadata.split(",")))
+    if len(positions) != count:
+        raise LogError(
+            f"a commit has {len(positions)} output positions where {count} belong: "
+            "were topics or tiers changed? Drain the old ones first (README, operations)"
+        )
+    return positions
+
+
+class Progress:
+    """ports.Rebalance for the groups whose outputs name their inputs."""
+
+    def __init__(self, log: Log, flow: Flow, drain: Drain) -> None:
+        self._flow = flow
+        self._drain = drain
+        self.reader = log.reader()
+        self._refresher = ThreadPoolExecutor(1, f"{flow.group}-ends")
+        self._refreshing: Future[Ends] | None = None
+        self._consumer: Consumer | None = None
+        self._ends: Ends = {}
+        self.owned: dict[TopicPartition, Owned] = {}
+
+    def bind(self, consumer: Consumer) -> None:
+        """Name the consumer whose partitions these are."""
+        self._consumer = consumer
+
+    # -- taking in and finishing -------------------------------------------------------
+
+    def take(self, record: Record) -> Input | None:
+        """Take a record in; None if it is not ours (any more) or was taken in already."""
+        owned = self.owned.get((record.topic, record.partition))
+        if owned is None or owned.stopping or record.offset < owned.next:
+            return None
+        waits = record.topic in self._flow.waiting
+        taken = owned.take(record.offset, None if waits else owned.positions(record.offset, self._ends))
+        taken.found = owned.found.pop(record.offset, None)
+        taken.done = taken.found is not None and self._flow.is_done(taken.found)
+        return taken
+
+    def release(self, taken: Input) -> None:
+        """The outputs of a waiting input begin now."""
+        taken.positions = taken.owner.positions(taken.offset, self._ends)
+
+    def acknowledged(self, at: TopicPartition, offset: int) -> None:
+        """An output got this offset."""
+        if offset >= self._ends.get(at, 0):
+            self._ends[at] = offset + 1
+
+    def open_inputs(self) -> int:
+        """Records taken in and not committable yet."""
+        return sum(len(owned.open) for owned in self.owned.values())
+
+    def commit(self, *, wait: bool = False, only: Sequence[Owned] | None = None) -> None:
+        """Commit what is done of the owned partitions, even if nothing changed: it renews the lease."""
+        assert self._consumer is not None
+        owned = self.owned.values() if only is None else only
+        positions = {}
+        for each in owned:
+            offset, outputs = each.committable(self._ends)
+            positions[each.at] = Position(offset, encode_positions(outputs))
+        if positions:
+            self._consumer.commit(positions, wait=wait)
+
+    def refresh(self) -> None:
+        """Learn where outputs end that others write too, in the background; never waits."""
+        if self._refreshing is not None:
+            if not self._refreshing.done():
+                return
+            self._advance_by(self._refreshing)
+        wanted = {at for owned in self.owned.values() for at in owned.outputs}
+        self._refreshing = self._refresher.submit(self.reader.ends, sorted(wanted)) if wanted else None
+
+    def _advance_by(self, refreshing: Future[Ends]) -> None:
+        try:
+            self._advance(refreshing.result())
+        except LogError as error:  # older ends only make the next read-back longer
+            _LOG.warning("progress.refresh_failed", group=self._flow.group, error=str(error))
+
+    def _advance(self, ends: Ends) -> None:
+        for at, end in ends.items():
+            self._ends[at] = max(self._ends.get(at, 0), end)
+
+    # -- rebalances --------------------------------------------------------------------
+
+    def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """Read back what was written for the new partitions; return where to start."""
+        assert self._consumer is not None
+        committed = self._consumer.committed(partitions)
+        new = {at: self._own(at, position) for at, position in committed.items()}
+        self._read_back(new)
+        for owned in new.values():
+            self._flow.owning(owned)
+        self.owned.update(new)
+        telemetry.REBALANCES.labels(self._flow.group, "assigned").inc(len(new))
+        telemetry.OWNED.labels(self._flow.group).set(len(self.owned))
+        return {at: owned.next for at, owned in new.items()}
+
+    def _own(self, at: TopicPartition, position: Position | None) -> Owned:
+        outputs = self._flow.outputs(*at)
+        if position is None:
+            if (start := self.reader.starts([at])[at]) > 0:
+                raise LogError(
+                    f"group {self._flow.group} never committed {at[0]}/{at[1]}, whose log starts at {start}: "
+                    "refusing to guess; run `hooklog topics create` before the first record"
+                )
+            return Owned(at, outputs, 0, (0,) * len(outputs))
+        return Owned(at, outputs, position.offset, decode_positions(position.metadata, len(outputs)))
+
+    def _read_back(self, new: Mapping[TopicPartition, Owned]) -> None:
+        starts: Ends = {}
+        for owned in new.values():
+            for at, position in zip(owned.outputs, owned.kept, strict=True):
+                starts[at] = min(starts.get(at, position), position)
+        for at, lowest in self.reader.starts(list(starts)).items():
+            starts[at] = max(starts[at], lowest)
+        ends = self.reader.ends(list(starts))
+        self._advance(ends)
+        count = 0
+        for output in self.reader.read({at: start for at, start in starts.items() if start < ends[at]}):
+            count += 1
+            self._recognise(new, output)
+        telemetry.READ_BACK.labels(self._flow.group).inc(count)
+        found = sum(len(owned.found) for owned in new.values())
+        _LOG.info("progress.assigned", group=self._flow.group, count=len(new), read_back=count, found=found)
+
+    def _recognise(self, new: Mapping[TopicPartition, Owned], output: Record) -> None:
+        self.acknowledged((output.topic, output.partition), output.offset)
+        cause = output.headers.get(CAUSE)
+        if cause is None:
+            return
+        topic, partition, offset = parse_cause(cause)
+        owned = new.get((topic, partition))
+        if owned is not None and offset >= owned.next:
+            owned.highest_found = max(owned.highest_found, offset)
+            self._flow.recover(owned, offset, output)
+
+    def revoked(self, partitions: Sequence[TopicPartition]) -> None:
+        """Stop intake, drain, commit, give up."""
+        mine = [self.owned[at] for at in partitions if at in self.owned]
+        for owned in mine:
+            owned.stopping = True
+        drained = self._drain(mine)
+        try:
+            self.commit(wait=True, only=mine)
+        except LogError as error:  # the next owner reads back what this commit would have said
+            _LOG.warning("progress.last_commit_failed", group=self._flow.group, error=str(error))
+        self._forget(mine, "revoked")
+        _LOG.info("progress.revoked", group=self._flow.group, count=len(mine), drained=drained)
+
+    def lost(self, partitions: Sequence[TopicPartition]) -> None:
+        """Drop them and commit nothing: somebody else owns them already."""
+        mine = [self.owned[at] for at in partitions if at in self.owned]
+        for owned in mine:
+            owned.stopping = True
+        self._forget(mine, "lost")
+        _LOG.warning("progress.lost", group=self._flow.group, count=len(mine))
+
+    def _forget(self, owned: Sequence[Owned], event: str) -> None:
+        for each in owned:
+            del self.owned[each.at]
+        telemetry.REBALANCES.labels(self._flow.group, event).inc(len(owned))
+        telemetry.OWNED.labels(self._flow.group).set(len(self.owned))
+
+    def close(self) -> None:
+        """Let go of the reader; call after the consumer is closed."""
+        self._refresher.shutdown()
+        self.reader.close()

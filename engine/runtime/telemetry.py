@@ -1,0 +1,77 @@
+"""Structured logs and Prometheus metrics. Every metric's name and help text is in this file."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Literal
+
+import orjson
+import structlog
+from prometheus_client import Counter, Gauge, Histogram
+from structlog.typing import FilteringBoundLogger
+
+Level = Literal["debug", "info", "warning", "error"]
+
+ATTEMPTS = Counter("hooklog_attempts", "Attempts made.", ["outcome", "error_class", "trigger"])
+ATTEMPT_SECONDS = Histogram(
+    "hooklog_attempt_duration_seconds",
+    "Duration of one HTTP request, connect to end of answer.",
+    buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30),
+)
+FIRST_ATTEMPT_SECONDS = Histogram(
+    "hooklog_first_attempt_latency_seconds",
+    "From the broker's acceptance of a message to the start of its first attempt.",
+    buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 120, 300),
+)
+IN_FLIGHT = Gauge("hooklog_requests_in_flight", "HTTP requests in flight.")
+WAITING = Gauge("hooklog_deliveries_waiting", "Deliveries taken in by a dispatcher and not yet attempted.")
+DECISIONS = Counter("hooklog_decisions", "What followed attempts.", ["decision"])
+MESSAGES_ROUTED = Counter("hooklog_messages_routed", "Messages routed, by verdict.", ["verdict"])
+DELIVERIES_SCHEDULED = Counter("hooklog_deliveries_scheduled", "Deliveries made from messages.")
+INVALID_RECORDS = Counter("hooklog_invalid_records", "Records refused, by reason.", ["reason"])
+RETRIES_SCHEDULED = Counter("hooklog_retries_scheduled", "Retries put on a delay topic.", ["tier"])
+RETRIES_RELEASED = Counter("hooklog_retries_released", "Retries that became due.")
+RETRY_LATENESS_SECONDS = Histogram(
+    "hooklog_retry_lateness_seconds",
+    "From the due time of a retry to its release.",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
+)
+DEAD_LETTERS = Counter("hooklog_dead_letters", "Deliveries that ended failed.")
+COPIES_DROPPED = Counter("hooklog_copies_dropped", "Copies of a record that were dropped.", ["group"])
+COMMANDS = Counter("hooklog_commands", "Commands decided, by result.", ["result"])
+REBALANCES = Counter("hooklog_rebalances", "Partitions assigned, revoked or lost.", ["group", "event"])
+READ_BACK = Counter("hooklog_read_back_records", "Own outputs read back on assignment.", ["group"])
+OWNED = Gauge("hooklog_partitions_owned", "Partitions owned.", ["group"])
+WINDOW = Gauge("hooklog_inputs_open", "Records taken in whose outputs are not all acknowledged.", ["group"])
+PROJECTOR_ROWS = Counter("hooklog_projector_rows", "Rows written to ClickHouse.", ["table"])
+PROJECTOR_ERRORS = Counter("hooklog_projector_errors", "Writes to ClickHouse that failed and were retried.")
+PROJECTION_DELAY = Gauge(
+    "hooklog_projection_delay_seconds", "Age of the newest record written to ClickHouse."
+)
+
+
+def configure(level: Level = "info") -> None:
+    """Write JSON lines to standard error from `level` on; call once a process."""
+    structlog.configure(
+        cache_logger_on_first_use=True,
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.format_exc_info,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(serializer=_serialize),
+        ],
+        logger_factory=structlog.BytesLoggerFactory(file=sys.stderr.buffer),
+    )
+
+
+def _serialize(event: object, **_: object) -> bytes:
+    return orjson.dumps(event, default=str)
+
+
+def logger(name: str) -> FilteringBoundLogger:
+    """Return a logger whose lines carry `source=name`."""
+    bound: FilteringBoundLogger = structlog.get_logger(source=name)
+    return bound

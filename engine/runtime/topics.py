@@ -1,0 +1,65 @@
+"""The topics, as design.md section 2 lists them, and the groups that read them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine.runtime.settings import Settings, format_duration
+
+DAY_MS = 86_400_000
+KEPT = -1
+RETRY_NOW = "retry.0"
+"""The tier of what is due within the smallest delay."""
+
+GROUPS = ("control", "router", "dispatcher", "scheduler", "projector", "health")
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """A topic: partitions, and how long its records stay (milliseconds; None: compacted)."""
+
+    name: str
+    partitions: int
+    retention_ms: int | None
+
+
+def tier_topic(tier_us: int) -> str:
+    """Return the name of a delay topic: 5_000_000 -> `retry.5s`, 0 -> `retry.0`."""
+    return f"retry.{format_duration(tier_us)}" if tier_us else RETRY_NOW
+
+
+def tier_topics(settings: Settings) -> dict[str, int]:
+    """Delay topics and their delays in microseconds, shortest first."""
+    return {tier_topic(tier): tier for tier in (0, *settings.tiers_us)}
+
+
+def catalogue(settings: Settings) -> tuple[TopicSpec, ...]:
+    """Every topic with its partitions and retention."""
+    week, month, many = 7 * DAY_MS, 30 * DAY_MS, settings.partitions
+    deleted = {
+        "messages": week,
+        "routings": 2 * week,
+        "commands": week,
+        "changes": KEPT,
+        "deliveries": week,
+        "attempts": month,
+        **{name: week + tier // 1000 for name, tier in tier_topics(settings).items()},
+        "dead-letters": month,
+    }
+    return (
+        *(TopicSpec(name, many, retention) for name, retention in deleted.items()),
+        *(TopicSpec(name, many, None) for name in ("endpoints", "directory", "lanes")),
+        TopicSpec("invalid", 1, month),
+    )
+
+
+def inputs(settings: Settings) -> dict[str, tuple[str, ...]]:
+    """Topics that each group reads as a group."""
+    return {
+        "control": ("commands",),
+        "router": ("messages",),
+        "dispatcher": ("deliveries",),
+        "scheduler": ("attempts", *tier_topics(settings)),
+        "projector": ("routings", "attempts"),
+        "health": ("attempts",),
+    }

@@ -1,0 +1,127 @@
+"""The real ClickHouse engine in this process, a database a test, and records to project."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import clickhouse_connect
+import pytest
+from clickhouse_connect.driver.client import Client
+
+from engine.core.model import AttemptFinished, Decision, RoutedBatch, Routing
+from engine.core.routing import delivery_id
+from engine.ports import Record
+from engine.runtime.clickhouse import History, migrate
+from engine.runtime.settings import Settings, load_settings
+from schemas.codec import Codec
+
+NOW = time.time_ns() // 1000
+"""Rows older than the retention would vanish, so records are of today."""
+SECOND = 1_000_000
+CODEC = Codec()
+TOPIC = "hooklog.messages"
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A migrated database and how to reach it."""
+
+    history: History
+    client: Client
+    settings: Settings
+
+    def clear(self) -> None:
+        """Empty the tables."""
+        for table in ("messages", "deliveries", "attempts"):
+            self.client.command(f"TRUNCATE TABLE {table}")
+
+
+@pytest.fixture(scope="module")
+def chdb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """DSN of the engine, open while a module's tests run: a process may have one directory open at a time."""
+    dsn = f"chdb://{tmp_path_factory.mktemp('chdb')}"
+    keeper = clickhouse_connect.get_client(dsn=dsn)
+    yield dsn
+    keeper.close()
+
+
+@pytest.fixture
+def bare(chdb: str) -> Iterator[tuple[Client, Settings]]:
+    """A connection, and settings that name a database which is not there yet."""
+    settings = load_settings(clickhouse_database=f"t{secrets.token_hex(4)}")
+    client = clickhouse_connect.get_client(dsn=chdb, tz_mode="aware")
+    yield client, settings
+    client.command(f"DROP DATABASE IF EXISTS {settings.clickhouse_database}")
+    client.close()
+
+
+@pytest.fixture
+def store(bare: tuple[Client, Settings]) -> Store:
+    """A migrated database of its own."""
+    client, settings = bare
+    migrate(client, settings)
+    client.database = settings.clickhouse_database
+    return Store(History(lambda: client), client, settings)
+
+
+def record(topic: str, offset: int, value: object, *, partition: int = 0, at: int = NOW) -> Record:
+    """A value as it is read from the log."""
+    return Record(topic, partition, offset, at, None, CODEC.encode(value), {})
+
+
+def routing(offset: int, *matched: str) -> Routing:
+    """What the router decided for the message at an offset."""
+    return Routing(
+        offset=offset,
+        tenant="acme",
+        message_id=f"m{offset}",
+        event_type="room.ended",
+        accepted_at=NOW + offset * 1_000,
+        bytes=600,
+        digest=bytes(16),
+        matched=matched,
+    )
+
+
+def batch(*routings: Routing) -> RoutedBatch:
+    """A RoutedBatch of partition 0 that covers just these offsets."""
+    return RoutedBatch(0, routings[0].offset, routings[-1].offset, (), routings)
+
+
+def attempt(offset: int, endpoint: str, number: int, decision: Decision) -> AttemptFinished:
+    """An attempt at delivering the message at `offset`."""
+    success = decision == "delivered"
+    return AttemptFinished(
+        delivery_id=delivery_id(TOPIC, 0, offset, endpoint),
+        tenant="acme",
+        endpoint_id=endpoint,
+        message_id=f"m{offset}",
+        event_type="room.ended",
+        attempt=number,
+        trigger="scheduled",
+        origin="",
+        accepted_at=NOW + offset * 1_000,
+        source_partition=0,
+        source_offset=offset,
+        attempted_at=NOW + offset * 1_000 + number * SECOND,
+        duration_us=1_234,
+        outcome="success" if success else "failure",
+        status_code=200 if success else 503,
+        error_class="" if success else "http_5xx",
+        error="" if success else "HTTP 503",
+        decision=decision,
+        reason="exhausted" if decision == "failed" else "",
+        retry_at=NOW + (number + 1) * SECOND if decision == "retry" else 0,
+        request_bytes=620,
+        response_body=b"ok \xff" if success else b"busy",
+        worker="dispatcher-0",
+        delivery=b"",
+    )
+
+
+def unasked(finished: AttemptFinished) -> AttemptFinished:
+    """The same end of a delivery, without a request."""
+    return replace(finished, outcome="none", status_code=0, error_class="", duration_us=0)
