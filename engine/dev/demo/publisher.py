@@ -6,6 +6,7 @@ The one file of the demo that talks Kafka.
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Callable, Iterable
 
 import fastavro
@@ -51,7 +52,11 @@ def make_producer(bootstrap: str) -> Producer:
 
 
 def publish(
-    bootstrap: str, topic: str, messages: Iterable[events.Message], on_sent: Callable[[], None]
+    bootstrap: str,
+    topic: str,
+    messages: Iterable[events.Message],
+    on_sent: Callable[[], None],
+    per_second: float,
 ) -> None:
     """Write messages to the topic and wait for every acknowledgement; PublishError if one is missing."""
     producer, encode = make_producer(bootstrap), make_encoder()
@@ -62,7 +67,9 @@ def publish(
             refused.append(error)
         on_sent()
 
-    for message in messages:
+    start = time.monotonic()
+    for number, message in enumerate(messages):
+        producer.poll(max(start + number / per_second - time.monotonic(), 0))
         _produce(producer, topic, message.id, encode(message), acknowledged)
     left = producer.flush(_FLUSH_S)
     if refused or left:
@@ -73,7 +80,6 @@ Acknowledged = Callable[[KafkaError | None, Message], None]
 
 
 def _produce(producer: Producer, topic: str, key: str, value: bytes, acknowledged: Acknowledged) -> None:
-    producer.poll(0)
     while True:
         try:
             producer.produce(topic, value=value, key=key, on_delivery=acknowledged)

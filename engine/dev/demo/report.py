@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from engine.dev.demo.books import Verdict
@@ -12,7 +13,7 @@ from engine.dev.demo.clients import Row
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
     """A table whose first column is a name and whose others are figures."""
-    made = Table(title=title, title_justify="left")
+    made = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     for number, column in enumerate(columns):
         made.add_column(column, justify="right" if number else "left")
     for row in rows:
@@ -24,7 +25,7 @@ def endpoints_table(rows: Mapping[str, Row]) -> Table:
     """Read from ClickHouse: what became of every delivery, by receiver."""
     columns = ("endpoint", "delivered", "failed", "skipped", "pending", "attempts", "p50 ms", "p99 ms")
     cells = [(name, *row[:5], f"{row.p50_ms:.1f}", f"{row.p99_ms:.1f}") for name, row in rows.items()]
-    return table("Deliveries, as ClickHouse has them", columns, cells)
+    return table("Deliveries, as ClickHouse has them (times: of a request)", columns, cells)
 
 
 def tiers_table(counts: Mapping[str, int]) -> Table:
