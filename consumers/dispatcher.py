@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -220,7 +219,8 @@ class Lanes:
 
     def _holds_lease(self) -> bool:
         """Whether a commit was acknowledged lately: else somebody may own our partitions."""
-        return time.monotonic() - self._intake.processor.consumer.lease < self._lease_s
+        lease = self._intake.processor.consumer.lease
+        return self._context.clock.monotonic() - lease < self._lease_s
 
     def _has_view(self, delivery: DeliveryScheduled) -> bool:
         """Whether our view is as new as the router's was, data keys included."""

@@ -26,6 +26,7 @@ PREFIX_BYTES = 10
 _FOLDER = Path(__file__).parent
 
 Schema = dict[str, Any]
+Convert = Callable[[Any], Any]
 R = TypeVar("R")
 
 RECORDS: tuple[type, ...] = (
@@ -100,48 +101,49 @@ def _without_logical_types(node: Any) -> Any:
     return node
 
 
-def _to_plain(value: Any) -> Any:
-    if is_dataclass(value):
-        return {f.name: _to_plain(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, tuple):
-        return [_to_plain(item) for item in value]
-    return value
-
-
-def _flattener(record: type) -> Callable[[Any], dict[str, Any]]:
-    """A function from record to dict; the flat records of the hot path need no recursion."""
-    names = tuple(f.name for f in fields(record))
-    if any(_nests(hint) for hint in get_type_hints(record).values()):
-        return _to_plain
-    values = attrgetter(*names)
-    return lambda value: dict(zip(names, values(value), strict=True))
-
-
-def _nests(hint: Any) -> bool:
-    return is_dataclass(hint) or get_origin(hint) is tuple or any(_nests(a) for a in get_args(hint))
-
-
-def _reviver(hint: Any) -> Callable[[Any], Any] | None:
-    """How to turn what Avro gives into what the type hint says; None if it is that already."""
+def _converter(hint: Any, of_record: Callable[[Any], Convert], sequence: Callable[[Any], Any]) -> Any:
+    """How a value of this type changes between record and Avro; None if it stays as it is."""
     if is_dataclass(hint):
-        return _builder(hint)
+        return of_record(hint)
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is tuple:
-        inner = _reviver(arguments[0])
-        return tuple if inner is None else lambda items: tuple(inner(item) for item in items)
+        inner = _converter(arguments[0], of_record, sequence)
+        return sequence if inner is None else lambda items: sequence([inner(item) for item in items])
     if origin is UnionType or NoneType in arguments:
-        revive = next((r for r in map(_reviver, arguments) if r is not None), None)
-        return None if revive is None else lambda value: None if value is None else revive(value)
+        convert = next((c for a in arguments if (c := _converter(a, of_record, sequence)) is not None), None)
+        return None if convert is None else lambda value: None if value is None else convert(value)
     return None
 
 
-def _builder(record: Any) -> Callable[[dict[str, Any]], Any]:
-    hints = get_type_hints(record)
-    revivers = [(name, revive) for name, hint in hints.items() if (revive := _reviver(hint)) is not None]
+def _nested(record: Any, of_record: Callable[[Any], Convert], sequence: Callable[[Any], Any]) -> Any:
+    """Fields whose values change, each with how."""
+    converters = {
+        name: _converter(hint, of_record, sequence) for name, hint in get_type_hints(record).items()
+    }
+    return [(name, convert) for name, convert in converters.items() if convert is not None]
+
+
+def _flattener(record: Any) -> Convert:
+    """Compile the way from a record to what fastavro writes; no look at types is left for later."""
+    names = tuple(f.name for f in fields(record))
+    values, nested = attrgetter(*names), _nested(record, _flattener, list)
+
+    def flatten(value: Any) -> dict[str, Any]:
+        plain = dict(zip(names, values(value), strict=True))
+        for name, convert in nested:
+            plain[name] = convert(plain[name])
+        return plain
+
+    return flatten
+
+
+def _builder(record: Any) -> Convert:
+    """Compile the way from what fastavro reads to a record."""
+    nested = _nested(record, _builder, tuple)
 
     def build(plain: dict[str, Any]) -> Any:
-        for name, revive in revivers:
-            plain[name] = revive(plain[name])
+        for name, convert in nested:
+            plain[name] = convert(plain[name])
         return record(**plain)
 
     return build
@@ -151,8 +153,8 @@ class Codec:
     """Encodes and decodes every record of the log; immutable once made."""
 
     def __init__(self, folder: Path = _FOLDER) -> None:
-        self._writers: dict[type, tuple[bytes, Any, Callable[[Any], dict[str, Any]]]] = {}
-        self._readers: dict[bytes, tuple[Any, Any, Callable[[dict[str, Any]], Any]]] = {}
+        self._writers: dict[type, tuple[bytes, Any, Convert]] = {}
+        self._readers: dict[bytes, tuple[Any, Any, Convert]] = {}
         for record in RECORDS:
             self._register(record, folder)
 

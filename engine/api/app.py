@@ -71,6 +71,7 @@ def create_app(services: Services) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         strict_content_type=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},
         responses={status: _problem_response() for status in _ERRORS},
     )
     app.state.services = services

@@ -28,8 +28,8 @@ class Caller:
 ADMIN = Caller("admin")
 
 
-def services_of(request: Request) -> Services:
-    """What `create_app` was given."""
+async def services_of(request: Request) -> Services:
+    """What `create_app` was given; a coroutine, since others are called on another thread."""
     services = request.app.state.services
     assert isinstance(services, Services)
     return services

@@ -8,6 +8,7 @@ and fixed once, so hopping never makes a try early.
 
 from __future__ import annotations
 
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 from engine.core.model import Policy
@@ -29,13 +30,13 @@ def parse_retry_after(value: str, now: int) -> int:
     """Return the wait, microseconds, that Retry-After asks for (RFC 9110, 10.2.3); 0 if none."""
     text = value.strip()
     if text.isascii() and text.isdigit():
-        return min(int(text[:12]) * 1_000_000, RETRY_AFTER_MAX_US)
+        return int(min(float(text) * 1_000_000, RETRY_AFTER_MAX_US))  # int() refuses 4,300 digits
     try:
         until = parsedate_to_datetime(text)
     except (ValueError, TypeError):
         return 0
-    if until.tzinfo is None:
-        return 0
+    if until.tzinfo is None:  # the asctime form, which is in UTC too
+        until = until.replace(tzinfo=UTC)
     return min(max(int(until.timestamp() * 1_000_000) - now, 0), RETRY_AFTER_MAX_US)
 
 

@@ -204,28 +204,34 @@ class MemoryConsumer:
 
 
 class MemoryProducer:
-    """ports.Producer in memory: appended at once, acknowledged at the next poll."""
+    """ports.Producer in memory: under way for one poll, appended at the next, then acknowledged."""
 
     def __init__(self, log: MemoryLog) -> None:
         self._log = log
-        self._unacknowledged: deque[partial[None]] = deque()
+        self._sent: deque[tuple[Output, Acknowledged]] = deque()
+        self._under_way: deque[tuple[Output, Acknowledged]] = deque()
+        self._appended: deque[partial[None]] = deque()
 
     def send(self, output: Output, acknowledged: Acknowledged) -> None:
-        """Append it; the callback runs in `poll`."""
-        self._unacknowledged.append(partial(acknowledged, self._log.append(output)))
+        """Queue it."""
+        self._sent.append((output, acknowledged))
 
     def poll(self, timeout: float = 0) -> None:
-        """Run the callbacks of what was sent."""
-        while self._unacknowledged:
-            self._unacknowledged.popleft()()
+        """Run the callbacks of what is appended, then append what was sent."""
+        while self._appended:
+            self._appended.popleft()()
+        for output, acknowledged in self._under_way:
+            self._appended.append(partial(acknowledged, self._log.append(output)))
+        self._under_way, self._sent = self._sent, deque()
 
     def flush(self, timeout: float) -> bool:
-        """Acknowledge everything."""
-        self.poll()
-        return True
+        """Append and acknowledge everything; False if there is no time for it."""
+        while timeout > 0 and len(self):
+            self.poll()
+        return len(self) == 0
 
     def __len__(self) -> int:
-        return len(self._unacknowledged)
+        return len(self._sent) + len(self._under_way) + len(self._appended)
 
 
 class MemoryTransactions:

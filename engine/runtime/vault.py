@@ -9,7 +9,6 @@ to `control` is sealed by the command key, which is derived from the master key.
 from __future__ import annotations
 
 import base64
-import binascii
 import os
 from dataclasses import replace
 from hashlib import sha256
@@ -40,7 +39,7 @@ def load_master_key(settings: Settings) -> bytes:
     elif settings.master_key_file is not None:
         source = f"HOOKLOG_MASTER_KEY_FILE={settings.master_key_file}"
         try:
-            text = settings.master_key_file.read_text()
+            text = settings.master_key_file.read_text("ascii", errors="replace")
         except OSError as error:
             raise SettingsError(f"{source}: {error.strerror}") from None
     else:
@@ -49,7 +48,7 @@ def load_master_key(settings: Settings) -> bytes:
         )
     try:
         key = base64.b64decode(text.strip(), validate=True)
-    except binascii.Error:
+    except ValueError:  # binascii.Error, and what is not ASCII
         key = b""
     if len(key) != KEY_BYTES:
         raise SettingsError(f"{source}: must be {KEY_BYTES} bytes in base64")

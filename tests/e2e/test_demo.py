@@ -114,3 +114,4 @@ def test_a_killed_group_loses_nothing(tmp_path: Path, group: str) -> None:
         assert wait_until(lambda: running.requests() > 50 or running.process.poll() is not None, _LIMIT_S)
         os.kill(running.group(group), signal.SIGKILL)
         assert_all_accounted(running)
+        assert any(line.startswith(f"{group} ended (killed by SIGKILL)") for line in running.lines)

@@ -21,7 +21,7 @@ _SPEED = (
     "max ms",
     "twice",
     "missing",
-    "rows after s",
+    "rows +s",
 )
 
 
@@ -59,9 +59,11 @@ def _speed_table(results: Mapping[str, Figures]) -> Table:
 
 
 def _cost_table(title: str, costs: Mapping[str, Mapping[str, float]]) -> Table:
+    """A row a process, those in brackets being the benchmark's own, and the sum of the others."""
     processes = sorted({process for one in costs.values() for process in one})
-    rows = [(name, *(f"{one.get(p, 0):,.0f}" for p in processes)) for name, one in costs.items()]
-    return table(title, ("scenario", *processes), rows)
+    rows = [(p, *(f"{one.get(p, 0):,.0f}" for one in costs.values())) for p in processes]
+    own = [sum(cost for p, cost in one.items() if not p.startswith("(")) for one in costs.values()]
+    return table(title, ("process", *costs), [*rows, ("all of hooklog", *(f"{cost:,.0f}" for cost in own))])
 
 
 def memory_table(memory: Mapping[str, Trend]) -> Table:

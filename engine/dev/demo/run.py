@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -54,6 +55,7 @@ def run_demo(
 ) -> int:
     """Run it; the exit status. `one_in` n publishes every n-th message only."""
     console = Console()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops everything in order, as Ctrl-C does
     messages = list(read_messages())[::one_in]
     with (
         _demo_folder(folder) as place,
@@ -213,7 +215,10 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="leave it running until Ctrl-C")
     parser.add_argument("--one-in", type=int, default=1, help="publish every n-th message only")
     chosen = parser.parse_args()
-    return run_demo(chosen.folder, chosen.keep, one_in=chosen.one_in)
+    try:
+        return run_demo(chosen.folder, chosen.keep, one_in=chosen.one_in)
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

@@ -18,8 +18,16 @@ _TRIMMED = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)
 _LOG = telemetry.logger("kafka")
 
 
+_REPORT_EVERY_S = 1.0
+_reported: dict[str, float] = {}
+
+
 def _report(error: KafkaError) -> None:
-    """Say what a client ran into; it goes on trying by itself."""
+    """Say what a client ran into, at most once a second and kind; it goes on trying by itself."""
+    now = time.monotonic()
+    if now - _reported.get(error.name(), 0.0) < _REPORT_EVERY_S:
+        return
+    _reported[error.name()] = now
     _LOG.warning("kafka.trouble", code=error.name(), error=error.str())
 
 

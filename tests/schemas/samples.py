@@ -1,0 +1,71 @@
+"""One record of every kind, with no field left at its default: what the golden bytes are made of."""
+
+from __future__ import annotations
+
+from engine.core import endpoint as e
+from engine.core import model as m
+
+AT = 1_767_225_600_123_456
+SETTINGS = e.EndpointSettings(
+    url="https://hooks.example.com/é",
+    event_types=("room.*", "recording.available"),
+    profile="bedrud",
+    headers={"x-team": "blue"},
+    description="Zoë's endpoint",
+    retry_policy=(5_000, 30_000),
+    timeout_ms=10_000,
+    rate_limit=2.5,
+)
+SECRET = e.SealedSecret(2, "key_1", b"\x00\x01nonce", b"\xffsealed", AT, AT + 86_400_000_000)
+COMMAND = ("cmd_1", "acme", "hl_1", AT, "ep_1")
+FACT = ("cmd_1", "acme", "hl_1", AT, "ep_1", 300)
+
+SAMPLES: tuple[object, ...] = (
+    m.MessagePublished("acme", "msg_1", "room.ended", b'{"a":1}', AT, "room-1", {"trace": "t1"}),
+    m.RoutedBatch(
+        3,
+        10,
+        12,
+        (7, 0, 300),
+        (
+            m.Routing(
+                10,
+                "acme",
+                "msg_1",
+                "room.ended",
+                AT,
+                bytes(range(16)),
+                "duplicate",
+                ("ep_1", "ep_2"),
+                (m.Skipped("ep_3", "disabled"),),
+                345,
+            ),
+            m.Routing(12, verdict="invalid"),
+        ),
+    ),
+    m.DeliveryScheduled(
+        *("dlv_1", "acme", "ep_1", "msg_1", "room.ended", 2, "replay", "rpl_1"),
+        *(AT, AT - 1, "standard", 4, 99, 3, 10, b'{"type":"room.ended"}'),
+    ),
+    m.AttemptFinished(
+        *("dlv_1", "acme", "ep_1", "msg_1", "room.ended", 2, "resend", "rs_1", AT, 3, 10, AT + 5),
+        *(12_345, "failure", 503, "http_5xx", "HTTP 503", "retry", "none yet", AT + 9),
+        *(21, b"busy", "host-1", b"\xc3\x01delivery"),
+    ),
+    m.InvalidRecord("messages", 3, 10, "payload", "not JSON", b"key", b"\x00value", AT),
+    e.Endpoint("ep_1", "acme", SETTINGS, False, "gone", True, 4, 300, (SECRET, SECRET), AT, AT + 1),
+    e.Tenant("acme", "Acme", AT, True),
+    e.DataKey("key_1", "acme", "mk_1", b"nonce", b"\xfewrapped", AT),
+    e.CreateEndpoint(*COMMAND, SETTINGS, False, SECRET),
+    e.UpdateEndpoint(*COMMAND, ("url", "headers"), SETTINGS),
+    e.EnableEndpoint(*COMMAND),
+    e.DisableEndpoint(*COMMAND, "too many failures", 4),
+    e.DeleteEndpoint(*COMMAND),
+    e.EndpointCreated(*FACT, SETTINGS, False, SECRET),
+    e.EndpointUpdated(*FACT, ("url",), SETTINGS),
+    e.EndpointEnabled(*FACT),
+    e.EndpointDisabled(*FACT, "gone"),
+    e.EndpointDeleted(*FACT),
+    e.TenantCreated("cmd_1", "acme", "hl_1", AT, "Acme"),
+    e.CommandRejected("cmd_1", "acme", "hl_1", AT, "ep_1", "EnableEndpoint", e.ALREADY),
+)
