@@ -22,7 +22,7 @@ from engine.dev.bench.figures import Figures, medians
 from engine.dev.bench.processes import machine, sampling, trends
 from engine.dev.bench.report import describe
 from engine.dev.bench.scenario import Bench, Scenario, measure, receiver, subscribe
-from engine.dev.demo.clients import Stack
+from engine.dev.demo.clients import Stack, access
 from engine.dev.stack import FREE_PORTS
 from engine.dev.stack import Stack as EmbeddedStack
 
@@ -80,9 +80,14 @@ def scenarios(quick: bool) -> list[Scenario]:
 def run_bench(options: BenchOptions) -> int:
     """Run it, print the table, write the JSON; 1 if a message went missing."""
     console = Console(width=max(Console().width, _WIDTH))
-    with _bench_folder(options) as folder, receiver(folder) as url, _stack(options, folder) as stack:
+    with (
+        _bench_folder(options) as folder,
+        receiver(folder) as url,
+        _stack(options, folder) as stack,
+        access(stack) as to,
+    ):
         root = options.given.pid if options.given else os.getpid()
-        bench = Bench(stack, root, url, folder)
+        bench = Bench(to, root, url, folder)
         for fan_out in _FAN_OUTS:
             subscribe(bench, fan_out)
         with console.status("warming up"):

@@ -12,12 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import httpx
-
 from engine.dev.bench.figures import Figures, summarize
 from engine.dev.bench.processes import Usage, cpu_between, snapshot
 from engine.dev.bench.publisher import number_of
-from engine.dev.demo.clients import Stack, create_endpoint, query
+from engine.dev.demo.clients import Access, create_endpoint, query
 from engine.dev.process import spawn, stop, tail, wait_until
 
 TENANT = "bench"
@@ -52,7 +50,7 @@ class Scenario:
 class Bench:
     """Where things are: the stack, the process everything of it runs below, the receiver, our files."""
 
-    stack: Stack
+    to: Access
     root: int
     receiver: str
     folder: Path
@@ -76,12 +74,12 @@ def subscribe(bench: Bench, fan_out: int) -> None:
     """Create the endpoints of a fan-out."""
     for number in range(fan_out):
         url = f"{bench.receiver}/to{fan_out}/{number}"
-        create_endpoint(bench.stack, {"tenant": TENANT, "url": url, "event_types": [f"bench.to{fan_out}"]})
+        create_endpoint(bench.to, {"tenant": TENANT, "url": url, "event_types": [f"bench.to{fan_out}"]})
 
 
 def measure(bench: Bench, scenario: Scenario, run: str) -> Figures:
     """Run a scenario once; `run` names its messages and must be new."""
-    httpx.get(f"{bench.receiver}/notes", timeout=_START_S)
+    bench.to.http.get(f"{bench.receiver}/notes")
     before, rows = snapshot(bench.root), _attempts(bench)
     sent, publishing_s = _publish(bench, scenario, run)
     expected = scenario.count * scenario.fan_out
@@ -96,7 +94,7 @@ def _publish(bench: Bench, scenario: Scenario, run: str) -> tuple[array[int], fl
     """Publish in another process; when each message was sent (nanoseconds), and its CPU seconds."""
     out = bench.folder / f"{run}.sent"
     options = {
-        "kafka": bench.stack.kafka,
+        "kafka": bench.to.stack.kafka,
         "topic": _TOPIC,
         "tenant": TENANT,
         "event-type": scenario.event_type,
@@ -114,7 +112,7 @@ def _publish(bench: Bench, scenario: Scenario, run: str) -> tuple[array[int], fl
 
 
 def _count(bench: Bench) -> int:
-    return int(httpx.get(f"{bench.receiver}/count", timeout=_START_S).text)
+    return int(bench.to.http.get(f"{bench.receiver}/count").text)
 
 
 def _wait_for_requests(bench: Bench, expected: int) -> None:
@@ -127,7 +125,7 @@ def _wait_for_requests(bench: Bench, expected: int) -> None:
 
 
 def _attempts(bench: Bench) -> int:
-    return int(query(bench.stack.clickhouse, "SELECT count() AS n FROM delivery_attempts")[0]["n"])
+    return int(query(bench.to, "SELECT count() AS n FROM delivery_attempts")[0]["n"])
 
 
 def _wait_for_rows(bench: Bench, expected: int) -> float:
@@ -140,7 +138,7 @@ def _wait_for_rows(bench: Bench, expected: int) -> float:
 
 def _arrived(bench: Bench, run: str) -> list[tuple[int, int]]:
     """When requests of this run came (nanoseconds), and for which message."""
-    lines = httpx.get(f"{bench.receiver}/notes", timeout=_PUBLISH_S).text.splitlines()
+    lines = bench.to.http.get(f"{bench.receiver}/notes").text.splitlines()
     notes = (line.split(" ", 1) for line in lines)
     numbered = ((int(at), number_of(run, name)) for at, name in notes)
     return [(at, number) for at, number in numbered if number is not None]

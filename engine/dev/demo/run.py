@@ -16,13 +16,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from engine.dev.demo import books, publisher, report
 from engine.dev.demo.books import Entry, Tally, Verdict
-from engine.dev.demo.clients import Row, Stack, count_finished, create_endpoint, read_rows
+from engine.dev.demo.clients import Access, Row, Stack, access, count_finished, create_endpoint, read_rows
 from engine.dev.demo.events import Message, read_messages
 from engine.dev.demo.subscribers import RETRY_POLICY, SUBSCRIBERS, TIERS, Subscriber
 from engine.dev.process import spawn, stop, tail, wait_until
@@ -60,9 +59,10 @@ def run_demo(
     with (
         _demo_folder(folder) as place,
         _embedded(place, ports, console) as stack,
+        access(stack) as to,
         _receivers(place) as receivers,
     ):
-        status = _deliver(console, stack, receivers, messages)
+        status = _deliver(console, to, receivers, messages)
         if keep:
             _show_addresses(stack, receivers)
             _wait_for_interrupt()
@@ -117,23 +117,23 @@ def _ended(process: subprocess.Popen[bytes]) -> bool:
     return process.poll() is not None
 
 
-def _deliver(console: Console, stack: Stack, receivers: Receivers, messages: Sequence[Message]) -> int:
+def _deliver(console: Console, to: Access, receivers: Receivers, messages: Sequence[Message]) -> int:
     """Subscribe, publish, wait, judge."""
-    endpoints = {one.name: _subscribe(stack, receivers, one) for one in SUBSCRIBERS}
+    endpoints = {one.name: _subscribe(to, receivers, one) for one in SUBSCRIBERS}
     should = {one.name: books.should_see(one, messages) for one in SUBSCRIBERS}
     expected = sum(map(len, should.values()))
     print(f"receivers: {receivers.url}/books", flush=True)
-    seconds = _publish_and_wait(console, stack, messages, expected)
+    seconds = _publish_and_wait(console, to, messages, expected)
     console.print(f"{len(messages):,} messages, {expected:,} deliveries, {seconds:.1f} s")
-    found = read_rows(stack.clickhouse)
+    found = read_rows(to)
     rows = {name: found.get(endpoint, Row()) for name, endpoint in endpoints.items()}
-    verdicts = _judge(receivers, should)
+    verdicts = _judge(to, receivers, should)
     console.print(report.endpoints_table(rows))
-    console.print(report.tiers_table(publisher.count_records(stack.kafka, f"{_PREFIX}retry.")))
+    console.print(report.tiers_table(publisher.count_records(to.stack.kafka, f"{_PREFIX}retry.")))
     return _conclude(console, rows, verdicts, expected)
 
 
-def _subscribe(stack: Stack, receivers: Receivers, one: Subscriber) -> str:
+def _subscribe(to: Access, receivers: Receivers, one: Subscriber) -> str:
     """Create a receiver's endpoint and give the receiver the secret; returns the endpoint's id."""
     settings = {
         "tenant": one.tenant,
@@ -143,13 +143,13 @@ def _subscribe(stack: Stack, receivers: Receivers, one: Subscriber) -> str:
         "retry_policy": list(RETRY_POLICY),
         "description": f"demo: {one.name}",
     }
-    endpoint, secret = create_endpoint(stack, settings | ({"secret": one.secret} if one.secret else {}))
+    endpoint, secret = create_endpoint(to, settings | ({"secret": one.secret} if one.secret else {}))
     if one.status:
-        httpx.put(f"{receivers.url}/secrets/{one.name}", content=secret.encode()).raise_for_status()
+        to.http.put(f"{receivers.url}/secrets/{one.name}", content=secret.encode()).raise_for_status()
     return endpoint
 
 
-def _publish_and_wait(console: Console, stack: Stack, messages: Sequence[Message], expected: int) -> float:
+def _publish_and_wait(console: Console, to: Access, messages: Sequence[Message], expected: int) -> float:
     """Publish and watch until every delivery has ended or the deadline is over; the seconds it took."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     start = time.monotonic()
@@ -158,14 +158,14 @@ def _publish_and_wait(console: Console, stack: Stack, messages: Sequence[Message
         ended = progress.add_task("deliveries ended", total=expected)
 
         def settled() -> bool:
-            count = count_finished(stack.clickhouse)
+            count = count_finished(to)
             progress.update(ended, completed=count)
             return count >= expected
 
         with ThreadPoolExecutor(1) as pool:
             publishing = pool.submit(
                 publisher.publish,
-                stack.kafka,
+                to.stack.kafka,
                 f"{_PREFIX}messages",
                 messages,
                 lambda: progress.advance(sent),
@@ -176,8 +176,8 @@ def _publish_and_wait(console: Console, stack: Stack, messages: Sequence[Message
     return time.monotonic() - start
 
 
-def _judge(receivers: Receivers, should: Mapping[str, books.Should]) -> list[Verdict]:
-    shown = httpx.get(f"{receivers.url}/books", timeout=_START_S).raise_for_status().json()
+def _judge(to: Access, receivers: Receivers, should: Mapping[str, books.Should]) -> list[Verdict]:
+    shown = to.http.get(f"{receivers.url}/books").raise_for_status().json()
     entries = {name: [Entry(**line) for line in lines] for name, lines in shown.items()}
     return [books.judge(one, should[one.name], entries.get(one.name, [])) for one in SUBSCRIBERS]
 
