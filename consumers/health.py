@@ -16,6 +16,7 @@ GROUP = "health"
 ACTOR = "health"
 BATCH_MAX = 500
 COMMIT_EVERY_S = 1.0
+PATIENCE_MS = 100
 
 
 def disable_gone(context: Context, record: Record) -> Output | None:
@@ -47,7 +48,7 @@ class Health:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._producer = context.log.producer()
-        self._inputs = AtLeastOnce(context.log, GROUP, ("attempts",))
+        self._inputs = AtLeastOnce(context.log, GROUP, ("attempts",), patience_ms=PATIENCE_MS)
         self._committed = 0.0
 
     def step(self, timeout: float) -> None:

@@ -29,6 +29,7 @@ BATCH_ROWS = 20_000
 BATCH_SECONDS = 1.0
 POLL_RECORDS = 2_000
 POLL_SECONDS = 0.1
+PATIENCE_MS = 250
 BACKOFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
 _LOG = telemetry.logger(GROUP)
 
@@ -234,7 +235,7 @@ def run(context: Context, stop: Stop, ready: Ready) -> None:
 def project(log: Log, store: Store, settings: Settings, stop: Stop) -> None:
     """Project until `stop` is set; ProjectionError on a record that cannot be read."""
     projector = Projector(store, settings, log=log)
-    consumer = log.consumer(GROUP, TOPICS, projector)
+    consumer = log.consumer(GROUP, TOPICS, projector, patience_ms=PATIENCE_MS)
     projector.consumer = consumer
     try:
         while not stop.is_set():

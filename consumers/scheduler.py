@@ -25,6 +25,9 @@ from schemas import headers
 
 GROUP = "scheduler"
 POLL_MAX = 500
+LINGER_MS = 2
+PATIENCE_MS = 50
+"""Retries wait for seconds: fuller fetches cost them nothing that matters."""
 HELD_MAX = 1_000
 HELD_BYTES_MAX = 4 << 20
 """What is held of one tier's partition before it is paused."""
@@ -68,7 +71,10 @@ class Scheduler:
         self._due_bytes = 0
         self._order = 0
         self.processor = Processor(
-            context.log, self._flow(), context.clock, linger_ms=2, drain_s=context.settings.drain_s
+            context.log,
+            self._flow(),
+            context.clock,
+            drain_s=context.settings.drain_s,
         )
 
     def _flow(self) -> Flow:
@@ -78,6 +84,8 @@ class Scheduler:
             self._outputs,
             owning=self._owning,
             waiting=frozenset(self._delay_of) - {RETRY_NOW},
+            linger_ms=LINGER_MS,
+            patience_ms=PATIENCE_MS,
         )
 
     def _outputs(self, topic: str, partition: int) -> tuple[Partition, ...]:

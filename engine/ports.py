@@ -161,8 +161,10 @@ class Log(Protocol):
     def partitions(self, topic: str) -> int:
         """Number of partitions of a topic."""
 
-    def consumer(self, group: str, topics: Sequence[str], rebalance: Rebalance) -> Consumer:
-        """Join a group."""
+    def consumer(
+        self, group: str, topics: Sequence[str], rebalance: Rebalance, *, patience_ms: int = 0
+    ) -> Consumer:
+        """Join a group. With patience a fetch waits that long for more than a record: fewer, fuller fetches."""
 
     def producer(self, *, linger_ms: float = 0) -> Producer:
         """A warmed-up producer."""

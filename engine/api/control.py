@@ -23,9 +23,9 @@ from engine.core.endpoint import (
     EndpointUpdated,
 )
 from engine.core.routing import partition_of
-from engine.ports import Log, Output
+from engine.ports import Output
+from engine.runtime.context import Context
 from engine.runtime.views import CONFIGURATION_TOPICS, Configuration, View
-from schemas.codec import Codec
 
 DECIDED_WITHIN_S = 10.0
 SETTLE_S = 0.025
@@ -41,12 +41,15 @@ EndpointFact = EndpointCreated | EndpointUpdated | EndpointEnabled | EndpointDis
 class Control:
     """Writes commands; follows `changes` from its end and the configuration from its beginning."""
 
-    def __init__(self, log: Log, codec: Codec, configuration: Configuration, publisher: Publisher) -> None:
-        """Make it on the loop; `load` comes next."""
-        self._log = log
+    def __init__(
+        self, context: Context, configuration: Configuration, publisher: Publisher, limit_s: float
+    ) -> None:
+        """Make it on the loop; `load` comes next. `limit_s`: how long a decision is waited for."""
+        self._log = context.log
+        self._limit_s = limit_s
         self._loop = asyncio.get_running_loop()
         self._moved = asyncio.Event()
-        self._codec = codec
+        self._codec = context.codec
         self._publisher = publisher
         self._facts: OrderedDict[str, EndpointFact | CommandRejected] = OrderedDict()
         self._stopped = threading.Event()
@@ -87,13 +90,13 @@ class Control:
         key, value = command.tenant.encode(), self._codec.encode(command)
         await self._publisher.publish(Output("commands", partition, key, value))
         try:
-            async with asyncio.timeout(DECIDED_WITHIN_S):
+            async with asyncio.timeout(self._limit_s):
                 while (endpoint := self._done(command)) is None:
                     await self._next_move()
         except TimeoutError:
             raise Problem(
                 503,
-                f"the command is on the log, and was not decided within {DECIDED_WITHIN_S:g} s: "
+                f"the command is on the log, and was not decided within {self._limit_s:g} s: "
                 "is the control group running? It may still take effect",
             ) from None
         await asyncio.sleep(SETTLE_S)
@@ -101,7 +104,7 @@ class Control:
 
     async def secret_of(self, endpoint: Endpoint) -> str:
         """Return the newest signing secret; waits at most 10 s for our view to have the tenant's data key."""
-        async with asyncio.timeout(DECIDED_WITHIN_S):
+        async with asyncio.timeout(self._limit_s):
             while True:
                 try:
                     keyring = self.configuration.keyring

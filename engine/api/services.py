@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 
-from engine.api.control import Control
+from engine.api.control import DECIDED_WITHIN_S, Control
 from engine.api.payloads import Payloads
 from engine.api.publisher import Publisher
 from engine.runtime.clickhouse import History
@@ -41,14 +41,16 @@ class Services:
 
 
 @asynccontextmanager
-async def started(context: Context, history: History) -> AsyncIterator[Services]:
+async def started(
+    context: Context, history: History, limit_s: float = DECIDED_WITHIN_S
+) -> AsyncIterator[Services]:
     """Load the configuration, start the threads, and stop them at the end."""
     digest = _admin_digest(context)
     keyring = Keyring(context.vault)
     configuration = Configuration(context.codec, keyring)
     loop = asyncio.get_running_loop()
     publisher = Publisher(await asyncio.to_thread(context.log.producer))
-    control = Control(context.log, context.codec, configuration, publisher)
+    control = Control(context, configuration, publisher, limit_s)
     await asyncio.to_thread(control.load)
     payloads = Payloads(context.log, context.codec)
     steps = (publisher.run, control.follow_changes, control.follow_configuration)

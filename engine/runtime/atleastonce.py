@@ -24,13 +24,13 @@ def start_of(
 class AtLeastOnce:
     """ports.Rebalance that remembers the next offset of each owned partition."""
 
-    def __init__(self, log: Log, group: str, topics: Sequence[str]) -> None:
+    def __init__(self, log: Log, group: str, topics: Sequence[str], *, patience_ms: int = 0) -> None:
         self._log = log
         self._group = group
         self.next: dict[TopicPartition, int] = {}
         self.gained = False
         """Set when partitions were assigned; cleared by whoever has to prepare for them."""
-        self.consumer: Consumer = log.consumer(group, topics, self)
+        self.consumer: Consumer = log.consumer(group, topics, self, patience_ms=patience_ms)
 
     def poll(self, timeout: float, limit: int) -> list[Record]:
         """Records of partitions we own; taking them in moves `next`."""

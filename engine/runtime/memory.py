@@ -43,8 +43,10 @@ class MemoryLog:
         """Return the number of partitions."""
         return self._partitions
 
-    def consumer(self, group: str, topics: Sequence[str], rebalance: Rebalance) -> MemoryConsumer:
-        """Join a group; partitions move at everybody's next poll."""
+    def consumer(
+        self, group: str, topics: Sequence[str], rebalance: Rebalance, *, patience_ms: int = 0
+    ) -> MemoryConsumer:
+        """Join a group; partitions move at everybody's next poll. Patience means nothing here."""
         partitions = [(topic, n) for topic in topics for n in range(self._partitions)]
         with self.changed:
             return MemoryConsumer(self, self._groups[group], partitions, rebalance)

@@ -17,15 +17,13 @@ _DRAIN_STEP_S = 0.005
 class Processor:
     """Owns a group's consumer, producer and progress. One thread polls; `finish` may come from another."""
 
-    def __init__(
-        self, log: Log, flow: Flow, clock: Clock, *, linger_ms: float = 0, drain_s: float = 30
-    ) -> None:
+    def __init__(self, log: Log, flow: Flow, clock: Clock, *, drain_s: float = 30) -> None:
         self._clock = clock
         self._drain_s = drain_s
         self._group = flow.group
-        self.producer = log.producer(linger_ms=linger_ms)
+        self.producer = log.producer(linger_ms=flow.linger_ms)
         self.progress = Progress(log, flow, self.drain)
-        self.consumer = log.consumer(flow.group, flow.topics, self.progress)
+        self.consumer = log.consumer(flow.group, flow.topics, self.progress, patience_ms=flow.patience_ms)
         self.progress.bind(self.consumer)
         self._committed = self._refreshed = clock.monotonic()
 

@@ -22,6 +22,8 @@ from engine.runtime import telemetry
 from schemas.headers import CAUSE, parse_cause
 
 METADATA_MAX = 4_095
+COMMIT_ALL_EVERY = 25
+"""So often a commit says all positions again, in case one that said a change was refused."""
 Positions = tuple[int, ...]
 Ends = dict[TopicPartition, int]
 Drain = Callable[[Sequence["Owned"]], bool]
@@ -56,6 +58,7 @@ class Owned:
         self.highest_found = -1
         self.kept = kept
         """Positions of the commit we started from; they hold until `highest_found` is committed."""
+        self._committed = (start, kept)
         self.stopping = False
         self.started = 0
         """Inputs whose work has begun; written by whoever begins it."""
@@ -72,6 +75,16 @@ class Owned:
         taken = Input(self, offset, positions)
         self.open.append(taken)
         return taken
+
+    def moves(self, ends: Mapping[TopicPartition, int]) -> bool:
+        """Work out what to commit; whether that differs from last time."""
+        before, self._committed = self._committed, self.committable(ends)
+        return before != self._committed
+
+    def position(self) -> Position:
+        """Return what `moves` worked out, as a commit."""
+        offset, outputs = self._committed
+        return Position(offset, encode_positions(outputs))
 
     def committable(self, ends: Mapping[TopicPartition, int]) -> tuple[int, Positions]:
         """Return the lowest offset that is not done, and the positions that go with it."""
@@ -111,6 +124,9 @@ class Flow:
     owning: Callable[[Owned], None] = _nothing
     waiting: frozenset[str] = frozenset()
     """Topics whose records wait, in order, until their outputs begin with `release`."""
+    linger_ms: float = 0
+    patience_ms: int = 0
+    """How long outputs and fetches may wait for company: fewer, fuller requests to the broker."""
 
 
 def encode_positions(positions: Positions) -> str:
@@ -144,6 +160,7 @@ class Progress:
         self._refresher = ThreadPoolExecutor(1, f"{flow.group}-ends")
         self._refreshing: Future[Ends] | None = None
         self._consumer: Consumer | None = None
+        self._commits = 0
         self._ends: Ends = {}
         self.owned: dict[TopicPartition, Owned] = {}
 
@@ -178,13 +195,14 @@ class Progress:
         return sum(len(owned.open) for owned in self.owned.values())
 
     def commit(self, *, wait: bool = False, only: Sequence[Owned] | None = None) -> None:
-        """Commit what is done of the owned partitions, even if nothing changed: it renews the lease."""
+        """Commit what has changed of the owned partitions; without `wait`, now and then all of them."""
         assert self._consumer is not None
-        owned = self.owned.values() if only is None else only
-        positions = {}
-        for each in owned:
-            offset, outputs = each.committable(self._ends)
-            positions[each.at] = Position(offset, encode_positions(outputs))
+        owned = list(self.owned.values() if only is None else only)
+        self._commits += 1
+        everything = wait or self._commits % COMMIT_ALL_EVERY == 0
+        changed = [each for each in owned if each.moves(self._ends) or everything]
+        # with nothing changed, one partition is enough to renew the lease
+        positions = {each.at: each.position() for each in changed or owned[:1]}
         if positions:
             self._consumer.commit(positions, wait=wait)
 

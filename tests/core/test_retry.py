@@ -140,7 +140,7 @@ def test_the_tier_entered(remaining: int, tier: int) -> None:
     st.integers(0, HOUR),
 )
 def test_any_delay_works_on_any_ladder(delay: int, tiers: tuple[int, ...], entered: int) -> None:
-    """Hopping down from tier to tier ends at the due time: never early, late by nothing, in finitely many hops."""
+    """Hopping down from tier to tier ends when it is due: never early, never late, in finitely many hops."""
     now, due, hops = NOW + entered, NOW + entered + delay, []
     while tier := tier_for(due - now, tiers):
         now += tier

@@ -6,14 +6,17 @@ import asyncio
 import base64
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass, field
 from ipaddress import ip_network
 
 import httpx
+import orjson
 
 from consumers import control
 from engine.api.app import create_app
+from engine.api.control import DECIDED_WITHIN_S
 from engine.api.services import Services, started
 from engine.core.model import MessagePublished
 from engine.ports import Record
@@ -44,39 +47,54 @@ def dev_context() -> Context:
     return make_context(context.settings.model_copy(update=changed))
 
 
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A request: `json` or `content`, and headers that replace the usual ones."""
+
+    method: str
+    path: str
+    json: object = None
+    content: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
 class Api:
     """Asks the API and waits for its answer; the loop runs only meanwhile."""
 
-    def __init__(self, context: Context, history: History | None = None) -> None:
+    def __init__(self, context: Context, limit_s: float = DECIDED_WITHIN_S) -> None:
         self.context = context
         self._runner = asyncio.Runner()
         self._stack = AsyncExitStack()
-        history = history or History(lambda: connect(context.settings))
-        self.services: Services = self._run(self._stack.enter_async_context(started(context, history)))
+        history = History(lambda: connect(context.settings))
+        services = self._stack.enter_async_context(started(context, history, limit_s))
+        self.services: Services = self._runner.run(services)
         transport = httpx.ASGITransport(create_app(self.services), raise_app_exceptions=False)
-        headers = {"Authorization": f"Bearer {KEY}"}
-        self.client = httpx.AsyncClient(transport=transport, base_url="http://api", headers=headers)
+        self._client = httpx.AsyncClient(transport=transport, base_url="http://api")
 
-    def ask(self, method: str, path: str, **more: object) -> httpx.Response:
-        """One request."""
-        return self._run(self.client.request(method, path, **more))
+    def ask(self, method: str, path: str, json: object = None, **headers: str) -> httpx.Response:
+        """One request with the admin key; `idempotency_key="k"` is the header idempotency-key."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.together(Ask(method, path, json, headers=named))[0]
 
-    def together(self, *requests: tuple[str, str, dict[str, object]]) -> list[httpx.Response]:
+    def together(self, *requests: Ask) -> list[httpx.Response]:
         """Several requests at once."""
 
         async def gather() -> list[httpx.Response]:
-            return await asyncio.gather(*(self.client.request(m, p, **more) for m, p, more in requests))
+            return await asyncio.gather(*map(self._send, requests))
 
-        return self._run(gather())
+        return self._runner.run(gather())
+
+    async def _send(self, ask: Ask) -> httpx.Response:
+        named = {"Authorization": f"Bearer {KEY}", **ask.headers}
+        headers = [(name.encode(), value.encode("latin-1")) for name, value in named.items()]
+        content = orjson.dumps(ask.json) if ask.content is None and ask.json is not None else ask.content
+        return await self._client.request(ask.method, ask.path, content=content, headers=headers)
 
     def close(self) -> None:
         """Stop everything."""
-        self._run(self.client.aclose())
-        self._run(self._stack.aclose())
+        self._runner.run(self._client.aclose())
+        self._runner.run(self._stack.aclose())
         self._runner.close()
-
-    def _run(self, coroutine):
-        return self._runner.run(coroutine)
 
 
 @contextmanager

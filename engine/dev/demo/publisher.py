@@ -69,11 +69,18 @@ def publish(
 
     start = time.monotonic()
     for number, message in enumerate(messages):
-        producer.poll(max(start + number / per_second - time.monotonic(), 0))
+        _serve_until(producer, start + number / per_second)
         _produce(producer, topic, message.id, encode(message), acknowledged)
     left = producer.flush(_FLUSH_S)
     if refused or left:
         raise PublishError(f"{len(refused)} records refused, {left} not acknowledged: {refused[:1]}")
+
+
+def _serve_until(producer: Producer, at: float) -> None:
+    """Run callbacks until a time (monotonic seconds); a poll returns after the first."""
+    producer.poll(0)
+    while (left := at - time.monotonic()) > 0:
+        producer.poll(left)
 
 
 Acknowledged = Callable[[KafkaError | None, Message], None]

@@ -29,7 +29,7 @@ def member_config(cluster: Cluster, group: str, settings: Settings) -> Config:
         enable_auto_commit=False,
         auto_offset_reset="error",
         isolation_level="read_committed",
-        fetch_wait_max_ms=100,
+        fetch_wait_max_ms=500,
         fetch_error_backoff_ms=20,
         queued_min_messages=10_000,
         queued_max_messages_kbytes=16_384,

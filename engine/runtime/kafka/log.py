@@ -17,6 +17,8 @@ from engine.runtime.kafka.producer import KafkaProducer, KafkaTransactions
 from engine.runtime.kafka.reader import KafkaFollower, KafkaReader
 from engine.runtime.settings import Settings
 
+PATIENT_BYTES = 256 << 10
+"""What a patient fetch would rather have at once."""
 _LOG = telemetry.logger("kafka")
 
 
@@ -24,7 +26,7 @@ class KafkaLog:
     """ports.Log on Kafka. Waits for the broker, at most `kafka_wait_s`."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+        self.settings = settings
         self._cluster = Cluster(settings.kafka, settings.prefix)
         self._admin = AdminClient(self._cluster.config())
         wait_for_broker(self._admin, settings.kafka, settings.kafka_wait_s)
@@ -40,11 +42,14 @@ class KafkaLog:
             self._partitions[topic] = len(described.partitions)
         return self._partitions[topic]
 
-    def consumer(self, group: str, topics: Sequence[str], rebalance: Rebalance) -> KafkaConsumer:
+    def consumer(
+        self, group: str, topics: Sequence[str], rebalance: Rebalance, *, patience_ms: int = 0
+    ) -> KafkaConsumer:
         """Join a group."""
-        return KafkaConsumer(
-            self._cluster, member_config(self._cluster, group, self._settings), topics, rebalance
-        )
+        config = member_config(self._cluster, group, self.settings)
+        if patience_ms:
+            config |= {"fetch.wait.max.ms": patience_ms, "fetch.min.bytes": PATIENT_BYTES}
+        return KafkaConsumer(self._cluster, config, topics, rebalance)
 
     def producer(self, *, linger_ms: float = 0) -> KafkaProducer:
         """Make a producer whose connection is up."""

@@ -1,0 +1,238 @@
+"""Settings: where they come from, what is refused, and what is never shown."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.runtime.settings import (
+    Settings,
+    SettingsError,
+    format_duration,
+    load_settings,
+    parse_duration,
+)
+from engine.runtime.topics import catalogue, inputs, tier_topics
+
+CANARY = "canary-in-a-coal-mine"
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    for name in list(os.environ):
+        if name.upper().startswith("HOOKLOG_"):
+            monkeypatch.delenv(name)
+
+
+def toml(folder: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
+    """Name a settings file with this content."""
+    (folder / "hooklog.toml").write_text(content)
+    monkeypatch.setenv("HOOKLOG_CONFIG", str(folder / "hooklog.toml"))
+
+
+# -- durations --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "us"),
+    [
+        ("250ms", 250_000),
+        ("5s", 5_000_000),
+        (" 2m ", 120_000_000),
+        ("2h", 7_200_000_000),
+        ("1d", 86_400_000_000),
+        ("0s", 0),
+        ("120s", 120_000_000),
+    ],
+)
+def test_durations(text: str, us: int) -> None:
+    """A whole number and a unit."""
+    assert parse_duration(text) == us
+
+
+@pytest.mark.parametrize("text", ["", "5", "s", "5 s", "1.5s", "-5s", "5S", "5sec", "5s30s", "1h30m", "5us"])
+def test_what_is_no_duration(text: str) -> None:
+    """Refused, with an example of what is one."""
+    with pytest.raises(ValueError, match="such as 30s"):
+        parse_duration(text)
+
+
+@given(st.integers(0, 10**9).map(lambda ms: ms * 1_000))
+def test_a_duration_survives_the_way_through(us: int) -> None:
+    """Written and read again it is the same, to the millisecond."""
+    assert parse_duration(format_duration(us)) == us
+
+
+@given(st.integers(1, 10**6), st.sampled_from(["ms", "s", "m", "h", "d"]))
+def test_a_duration_has_one_name(number: int, unit: str) -> None:
+    """However it was written, the shortest form is the same: topics are named by it."""
+    short = format_duration(parse_duration(f"{number}{unit}"))
+    assert format_duration(parse_duration(short)) == short
+    assert len(short) <= len(f"{number}{unit}")
+
+
+# -- where they come from ---------------------------------------------------------------
+
+
+def test_defaults() -> None:
+    """Without a variable or a file they are the documented ones."""
+    assert load_settings().tiers == ("5s", "30s", "2m", "10m", "30m", "2h")
+    assert load_settings().tiers_us[-1] == 7_200_000_000
+    assert load_settings() == Settings()
+
+
+def test_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers, lists, networks and flags, from their text."""
+    monkeypatch.setenv("HOOKLOG_PARTITIONS", "4")
+    monkeypatch.setenv("HOOKLOG_TIERS", "1s, 90s,3600s")
+    monkeypatch.setenv("HOOKLOG_EGRESS_ALLOW", "127.0.0.0/8, ::1/128")
+    monkeypatch.setenv("HOOKLOG_ALLOW_HTTP", "true")
+    settings = load_settings()
+    assert settings.partitions == 4
+    assert settings.tiers == ("1s", "90s", "1h")
+    assert settings.egress_allow == (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+    assert settings.allow_http
+
+
+def test_arguments_over_variables_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this order, each setting on its own."""
+    toml(tmp_path, monkeypatch, 'partitions = 2\nprefix = "file."\nkafka = "file:1"\ntiers = ["2s", "4s"]\n')
+    monkeypatch.setenv("HOOKLOG_PARTITIONS", "4")
+    monkeypatch.setenv("HOOKLOG_PREFIX", "variable.")
+    settings = load_settings(partitions=6)
+    assert (settings.partitions, settings.prefix, settings.kafka) == (6, "variable.", "file:1")
+    assert settings.tiers == ("2s", "4s")
+
+
+# -- what is refused --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["HOOKLOG_PARTITION", "HOOKLOG_", "hooklog_partitions", "Hooklog_Config"])
+def test_an_unknown_variable_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A typing error is never ignored, a name in lower case included; the value isn't shown."""
+    monkeypatch.setenv(name, CANARY)
+    with pytest.raises(SettingsError, match=f"unknown setting {name}") as refused:
+        load_settings()
+    assert CANARY not in str(refused.value)
+
+
+@pytest.mark.parametrize("content", ["partition = 4\n", "[kafka]\nx = 1\n", "partitions = 0\n"])
+def test_a_wrong_file_is_refused(content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unknown names, wrong types and values out of range are named."""
+    toml(tmp_path, monkeypatch, content)
+    with pytest.raises(SettingsError, match="wrong setting: (partition|kafka)"):
+        load_settings()
+
+
+def test_a_file_that_is_no_toml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says which file and where in it."""
+    toml(tmp_path, monkeypatch, "partitions: 4\n")
+    with pytest.raises(SettingsError, match=r"hooklog\.toml: is no TOML file: .*line 1"):
+        load_settings()
+
+
+def test_a_file_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A named file must be there: its settings are not optional."""
+    monkeypatch.setenv("HOOKLOG_CONFIG", "nowhere.toml")
+    with pytest.raises(SettingsError, match=r"nowhere\.toml: there is no such file"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    "tiers", ["", " , ", "5", "5s,x", "30s,5s", "5s,5s", "60s,1m", "0s,5s", "500ms,5s", "5s,30s,20s"]
+)
+def test_bad_tiers(tiers: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Durations of a second or more, each longer than the one before."""
+    monkeypatch.setenv("HOOKLOG_TIERS", tiers)
+    with pytest.raises(SettingsError, match="tiers: "):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("partitions", "0"),
+        ("partitions", "257"),
+        ("partitions", "many"),
+        ("replication", "0"),
+        ("in_flight", "0"),
+        ("egress_allow", "127.0.0.1/8"),
+        ("egress_allow", "everywhere"),
+        ("group_protocol", "newest"),
+        ("log_level", "loud"),
+        ("allow_http", "perhaps"),
+    ],
+)
+def test_a_wrong_value_is_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its setting, so that it can be found."""
+    monkeypatch.setenv(f"HOOKLOG_{name.upper()}", value)
+    with pytest.raises(SettingsError, match=f"wrong setting: {name}"):
+        load_settings()
+
+
+def test_settings_do_not_change() -> None:
+    """They are read once; nobody sets one later."""
+    with pytest.raises(ValueError, match="frozen"):
+        load_settings().partitions = 3
+
+
+# -- what is never shown ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["master_key", "admin_key", "clickhouse_password"])
+def test_secrets_are_masked(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In repr, str and JSON."""
+    monkeypatch.setenv(f"HOOKLOG_{name.upper()}", CANARY)
+    settings = load_settings()
+    assert getattr(settings, name).get_secret_value() == CANARY
+    for shown in (repr(settings), str(settings), settings.model_dump_json(), repr(settings.model_dump())):
+        assert CANARY not in shown
+
+
+def test_secrets_are_not_in_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither in that of another setting, nor where a secret itself has the wrong type."""
+    toml(tmp_path, monkeypatch, f'partitions = 0\nmaster_key = "{CANARY}"\nadmin_key = ["{CANARY}"]\n')
+    with pytest.raises(SettingsError, match="admin_key") as refused:
+        load_settings()
+    assert CANARY not in str(refused.value)
+    assert refused.value.__cause__ is None
+
+
+# -- topics -----------------------------------------------------------------------------
+
+
+def test_the_ladders_topics() -> None:
+    """Named by their delay, and retry.0 for what is due sooner."""
+    topics = tier_topics(load_settings(tiers="5s,90s,2h"))
+    assert topics == {"retry.0": 0, "retry.5s": 5_000_000, "retry.90s": 90_000_000, "retry.2h": 7_200_000_000}
+
+
+def test_topics_on_the_way_of_a_delivery_share_one_number() -> None:
+    """So that an output's partition is its input's."""
+    specs = {spec.name: spec for spec in catalogue(load_settings(partitions=5))}
+    assert {name for name, spec in specs.items() if spec.partitions != 5} == {"invalid"}
+    assert len(specs) == len(catalogue(load_settings(partitions=5)))
+
+
+def test_retention() -> None:
+    """A tier keeps its records a week longer than they wait; facts are kept, snapshots compacted."""
+    specs = {spec.name: spec.retention_ms for spec in catalogue(load_settings())}
+    week = 7 * 86_400_000
+    assert specs["retry.0"] == week
+    assert specs["retry.2h"] == week + 7_200_000
+    assert specs["changes"] == -1
+    assert [name for name, kept in specs.items() if kept is None] == ["endpoints", "directory", "lanes"]
+    assert (specs["routings"] or 0) >= (specs["messages"] or 0)
+
+
+def test_every_input_is_a_topic() -> None:
+    """No group reads what nobody creates."""
+    names = {spec.name for spec in catalogue(load_settings())}
+    for topics in inputs(load_settings()).values():
+        assert set(topics) <= names
