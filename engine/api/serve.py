@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import uvicorn
@@ -30,6 +33,8 @@ async def _serve(context: Context) -> None:
     history = History(partial(connect, context.settings))
     async with started(context, history) as services:
         server = _server(services)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, server.handle_exit, number, None)
         serving = asyncio.create_task(server.serve())
         await asyncio.wait({serving, *services.threads}, return_when=asyncio.FIRST_COMPLETED)
         server.should_exit = True
@@ -40,7 +45,16 @@ async def _serve(context: Context) -> None:
     _LOG.info("api.stopped")
 
 
-def _server(services: Services) -> uvicorn.Server:
+class _Server(uvicorn.Server):
+    """Leaves signals to us: uvicorn would end the process with them before the threads are stopped."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+
+def _server(services: Services) -> _Server:
     settings = services.context.settings
     _LOG.info("api.starting", host=settings.api_host, port=settings.api_port)
     config = uvicorn.Config(
@@ -55,4 +69,4 @@ def _server(services: Services) -> uvicorn.Server:
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_DRAIN_S,
     )
-    return uvicorn.Server(config)
+    return _Server(config)

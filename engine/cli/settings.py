@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from engine.cli.output import Format, Output, print_json
@@ -18,6 +19,8 @@ def read_settings() -> Settings:
     from engine.runtime.settings import load_settings  # noqa: PLC0415
 
     settings = load_settings()
+    # It logs what it also raises; without a handler that would go to standard error.
+    logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())
     telemetry.configure(settings.log_level)
     return settings
 

@@ -52,6 +52,7 @@ def guarded_socket(allowed: tuple[Network, ...]) -> Callable[..., socket.socket]
 
 ERRORS: tuple[tuple[type[BaseException], str], ...] = (
     (BlockedAddressError, "blocked"),
+    (aiohttp.InvalidURL, "blocked"),  # 127.1 and the like: refused before anything is dialled
     (asyncio.TimeoutError, "timeout"),
     (aiohttp.ClientConnectorDNSError, "dns"),
     (aiohttp.ClientSSLError, "tls"),
@@ -122,9 +123,9 @@ class AiohttpSender:
         context: dict[str, bool] = {}
         try:
             return await _exchange(self._pooled, request, context)
-        except _DIED:
+        except _DIED as error:
             # an idle connection that the receiver had closed already: nobody has seen this request
-            if not context.get("reused") or context.get("answered"):
+            if not context.get("reused") or context.get("answered") or _is_cut(error):
                 raise
         return await _exchange(self._fresh, request, {})
 
@@ -161,9 +162,16 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     return body
 
 
+def _is_cut(error: BaseException) -> bool:
+    """Whether the answer had begun: aiohttp's error then holds what came of it, in place of a text."""
+    return isinstance(error, aiohttp.ServerDisconnectedError) and not isinstance(error.message, str)
+
+
 def _describe(error: BaseException, timeout: float) -> str:
     if isinstance(error, TimeoutError):
         return f"no complete answer within {timeout:g} s"
+    if _is_cut(error):
+        return "the connection was closed in the middle of the answer"
     return str(error) or type(error).__name__
 
 

@@ -213,8 +213,8 @@ def test_a_command_given_twice_is_as_given_once(history: list[Command]) -> None:
     once, twice = fold(happened(history)), fold(happened([c for c in history for _ in range(2)]))
     assert (once is None) == (twice is None)
     if once is not None and twice is not None:
-        same = {"version": once.version, "created_at": once.created_at, "updated_at": once.updated_at}
-        assert replace(twice, **same) == once
+        numbered = replace(twice, version=once.version, updated_at=once.updated_at)
+        assert replace(numbered, created_at=once.created_at) == once
 
 
 # -- secrets ----------------------------------------------------------------------------

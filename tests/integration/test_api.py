@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
 from engine.core.endpoint import Endpoint
 from engine.core.routing import partition_of
+from engine.dev.process import free_port, wait_until
+from engine.dev.supervisor import http_ready
 from tests.integration.api_fixtures import (
     KEY,
     PARTITIONS,
@@ -244,7 +251,14 @@ def test_a_batch_has_a_result_for_each_item(api: Api) -> None:
     assert answer.json()["data"][0]["id"] == "in-batch"
     assert fields(answer.json()["data"][1]) == ["id"]
     assert api.ask("POST", "/v1/messages/batch", {"messages": [good]}).status_code == 202
-    for wrong in ({"messages": []}, {"messages": [good] * 1_001}, {"messages": 1}, {}, {"other": []}):
+    bodies: tuple[dict[str, object], ...] = (
+        {"messages": []},
+        {"messages": [good] * 1_001},
+        {"messages": 1},
+        {},
+        {"other": []},
+    )
+    for wrong in bodies:
         assert api.ask("POST", "/v1/messages/batch", wrong).status_code == 422
 
 
@@ -315,3 +329,34 @@ def test_without_a_control_group_a_command_is_not_said_to_be_done() -> None:
         assert (answer.status_code, "control group" in answer.json()["detail"]) == (503, True)
     finally:
         api.close()
+
+
+@pytest.mark.integration
+def test_the_process_serves_over_a_real_broker_and_ends_cleanly(kafka: str, prefix: str) -> None:
+    """`hooklog run api`: ready, a message acknowledged by Kafka, SIGTERM, exit status 0."""
+    port = free_port()
+    env = {
+        "HOOKLOG_KAFKA": kafka,
+        "HOOKLOG_PREFIX": prefix,
+        "HOOKLOG_PARTITIONS": str(PARTITIONS),
+        "HOOKLOG_ADMIN_KEY": KEY,
+        "HOOKLOG_MASTER_KEY": base64.b64encode(bytes(32)).decode(),
+        "HOOKLOG_API_PORT": str(port),
+    }
+    command = [sys.executable, "-m", "engine.cli.main"]
+    subprocess.run(
+        [*command, "topics", "create"], env=os.environ | env, check=True, stdout=subprocess.DEVNULL
+    )
+    url, headers = f"http://127.0.0.1:{port}", {"Authorization": f"Bearer {KEY}"}
+    with subprocess.Popen([*command, "run", "api"], env=os.environ | env, stderr=subprocess.PIPE) as process:
+        try:
+            assert wait_until(lambda: http_ready(f"{url}/readyz"), 30)
+            body = {"tenant": "t", "event_type": "a", "payload": {}, "id": "one"}
+            answer = httpx.post(f"{url}/v1/messages", json=body, headers=headers)
+            assert (answer.status_code, answer.json()) == (202, {"id": "one"})
+        finally:
+            process.terminate()
+            errors = process.communicate(timeout=30)[1]
+    assert process.returncode == 0, errors.decode()
+    assert b"api.stopped" in errors
+    assert KEY.encode() not in errors

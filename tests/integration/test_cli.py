@@ -9,12 +9,14 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import fastavro
 import httpx
 import pytest
 
+import schemas
 from engine.cli.errors import CommandError
 from engine.cli.publish import send_all
 from engine.cli.sources import Item, Refused, Rules, read_items
@@ -26,7 +28,7 @@ from engine.ports import Record
 from engine.runtime.clock import SystemClock
 from engine.runtime.memory import MemoryLog
 from engine.runtime.profiles import load_profiles
-from schemas.codec import Codec
+from schemas.codec import Codec, load
 
 COMMAND = (sys.executable, "-m", "engine.cli.main")
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -87,7 +89,16 @@ def test_an_avro_container_is_read_as_its_producer_wrote_it() -> None:
         written = [record for record in fastavro.reader(stream) if isinstance(record, dict)]
     assert len(messages) == len(written) >= 2_000
     assert [m.payload for m in messages] == [record["payload"] for record in written]
-    assert messages[0].published_at == round(written[0]["published_at"].timestamp() * 1e6)
+    assert [m.published_at for m in messages] == [record["published_at"] for record in written]
+
+
+def test_times_of_an_avro_container_that_names_their_logical_type_are_microseconds(tmp_path: Path) -> None:
+    """A producer's container has the public schema whole, `timestamp-micros` included."""
+    schema = load(Path(schemas.__file__).with_name("message_published.avsc"))
+    message = MessagePublished("t", "one", "a", b"{}", 1_700_000_000_123_457)
+    with (tmp_path / "own.avro").open("wb") as file:
+        fastavro.writer(file, schema, [asdict(message)])
+    assert read(tmp_path / "own.avro", (tmp_path / "own.avro").read_bytes()) == [("record 1", message)]
 
 
 def test_a_broken_avro_container_is_told_in_words(tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ def test_a_file_without_a_key(tmp_path: Path, content: bytes) -> None:
     """What it holds is not shown; the message names the setting and says what it must be."""
     (tmp_path / "key").write_bytes(content)
     with pytest.raises(
-        SettingsError, match="HOOKLOG_MASTER_KEY_FILE=.*: must be 32 bytes in base64"
+        SettingsError, match=r"HOOKLOG_MASTER_KEY_FILE=.*: must be 32 bytes in base64"
     ) as refused:
         load_master_key(settings(master_key_file=tmp_path / "key"))
     assert "canary" not in str(refused.value)

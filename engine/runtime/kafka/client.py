@@ -74,7 +74,7 @@ class Cluster:
             auto_offset_reset="error",
             isolation_level="read_committed",
             enable_partition_eof=True,
-            fetch_wait_max_ms=50,
+            fetch_wait_max_ms=20,
             fetch_error_backoff_ms=20,
             queued_min_messages=20_000,
             queued_max_messages_kbytes=16_384,

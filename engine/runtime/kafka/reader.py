@@ -14,6 +14,8 @@ from engine.runtime.kafka.client import Cluster, check, persistently, to_record
 
 _TIMEOUT_S = 30
 _BATCH = 2_000
+_FOLLOW_MS = 250
+"""A fetch is answered at once when something comes; this only bounds how many are asked when nothing does."""
 
 
 class KafkaReader:
@@ -83,7 +85,7 @@ class KafkaFollower:
     def __init__(self, cluster: Cluster, starts: Mapping[Partition, int]) -> None:
         self._cluster = cluster
         self._behind = set(starts)
-        self._consumer = Consumer(cluster.reader_config())
+        self._consumer = Consumer({**cluster.reader_config(), "fetch.wait.max.ms": _FOLLOW_MS})
         self._consumer.assign([cluster.at(at, offset) for at, offset in starts.items()])
 
     def poll(self, timeout: float, limit: int) -> list[Record]:

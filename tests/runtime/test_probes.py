@@ -1,0 +1,88 @@
+"""/metrics, /healthz and /readyz, over real HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from http.client import HTTPConnection
+
+import pytest
+
+from engine.runtime import telemetry
+from engine.runtime.probes import answer, serve_probes
+
+
+class Switch:
+    """Readiness that a test turns on and off."""
+
+    def __init__(self) -> None:
+        self.on = False
+
+    def __call__(self) -> bool:
+        return self.on
+
+
+@pytest.fixture
+def ready() -> Switch:
+    """Not ready yet."""
+    return Switch()
+
+
+@pytest.fixture
+def port(ready: Switch) -> Iterator[int]:
+    """Port of a running server."""
+    server = serve_probes("127.0.0.1", 0, ready)
+    yield server.server_address[1]
+    server.shutdown()
+    server.server_close()
+
+
+def get(port: int, path: str, method: str = "GET") -> tuple[int, str, bytes]:
+    """Status, content type and body."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request(method, path)
+        response = connection.getresponse()
+        return response.status, response.headers["Content-Type"], response.read()
+    finally:
+        connection.close()
+
+
+def test_readiness_is_asked_for_each_time(port: int, ready: Switch) -> None:
+    """503 until the group can work, and again when it no longer can."""
+    assert get(port, "/readyz")[::2] == (503, b"not ready yet\n")
+    ready.on = True
+    assert get(port, "/readyz")[::2] == (200, b"ready\n")
+    ready.on = False
+    assert get(port, "/readyz")[0] == 503
+
+
+def test_alive_is_not_ready(port: int) -> None:
+    """A process that waits for its broker must not be restarted."""
+    assert get(port, "/healthz")[::2] == (200, b"alive\n")
+
+
+def test_metrics_are_prometheuss(port: int) -> None:
+    """The text format, with hooklog's own metrics as they are now."""
+    telemetry.MESSAGES_ROUTED.labels("routed").inc(0)
+    status, kind, body = get(port, "/metrics")
+    assert status == 200
+    assert kind.startswith("text/plain")
+    assert b"# HELP hooklog_" in body
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics/", "/readyz/x", "//healthz", "/../metrics"])
+def test_there_is_nothing_else(path: str) -> None:
+    """404 with what there is."""
+    status, _, body = answer(path, lambda: True)
+    assert status == 404
+    assert b"/metrics, /healthz and /readyz" in body
+
+
+def test_a_query_changes_nothing(port: int) -> None:
+    """Probes of some platforms add one."""
+    assert get(port, "/healthz?probe=1")[0] == 200
+
+
+def test_probes_only_read(port: int) -> None:
+    """Other methods are refused."""
+    assert get(port, "/healthz", "POST")[0] == 501
