@@ -37,12 +37,13 @@ from schemas.codec import UndecodableError
 
 GROUP = "dispatcher"
 POLL_MAX = 200
+LINGER_MS = 5
+"""Nobody waits for an attempt's record: let it share a request to the broker."""
 FULL_POLL_EVERY_S = 0.05
 TICK_S = 0.05
 RECENT_US = 120_000_000
 RECENT_MAX = 200_000
 NO_REQUEST = Outcome("none")
-_LOG = telemetry.logger("dispatcher")
 
 
 class Waiting(NamedTuple):
@@ -93,7 +94,11 @@ class Intake:
         self.configuration = Configuration(context.codec, Keyring(context.vault))
         self.view = View(context.log, CONFIGURATION_TOPICS, self.configuration.fold)
         flow = Flow(
-            GROUP, ("deliveries",), lambda _, partition: (("attempts", partition),), owning=self._owning
+            GROUP,
+            ("deliveries",),
+            lambda _, partition: (("attempts", partition),),
+            owning=self._owning,
+            linger_ms=LINGER_MS,
         )
         self.processor = Processor(context.log, flow, context.clock, drain_s=context.settings.drain_s)
 
@@ -356,8 +361,7 @@ def observe(record: AttemptFinished) -> None:
         telemetry.ATTEMPT_SECONDS.observe(record.duration_us / 1e6)
         if record.attempt == 1:
             telemetry.FIRST_ATTEMPT_SECONDS.observe(max(0, record.attempted_at - record.accepted_at) / 1e6)
-    _LOG.info(
-        "delivery.attempted",
+    telemetry.attempt_line(
         delivery=record.delivery_id,
         tenant=record.tenant,
         endpoint=record.endpoint_id,
@@ -421,6 +425,7 @@ class Dispatcher:
                 self._lanes.failed.result()
             self._lanes.pump()
             self._lanes.gauge()
+            telemetry.flush_attempt_lines()
         await self._sender.close()
         self._stopped.result()
 

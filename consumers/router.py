@@ -40,6 +40,7 @@ GROUP = "router"
 RECORD_EVERY_S = 0.05
 BATCH_MAX = 500
 POLL_MAX = 500
+POLL_S = 0.02
 UNACKNOWLEDGED_MAX = 10_000
 BODY_MAX = 1 << 20
 """Largest rendered body, bytes: a record with it and an answer stays below the broker's 2 MiB."""
@@ -314,9 +315,8 @@ class Router:
         if self.view.advance() or not self._view_offsets:
             offsets = self.view.offsets
             self._view_offsets = tuple(offsets["endpoints", n] for n in range(self._partitions))
-        unacknowledged = len(self.processor.producer)
-        limit = POLL_MAX if unacknowledged < UNACKNOWLEDGED_MAX else 1
-        for taken, record in self.processor.poll(0.002 if unacknowledged else 0.02, limit):
+        limit = POLL_MAX if len(self.processor.producer) < UNACKNOWLEDGED_MAX else 1
+        for taken, record in self.processor.poll(POLL_S, limit):
             self.take(taken, record)
         self.processor.turn()
         now = self._context.clock.monotonic()

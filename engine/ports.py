@@ -164,7 +164,7 @@ class Log(Protocol):
     def consumer(
         self, group: str, topics: Sequence[str], rebalance: Rebalance, *, patience_ms: int = 0
     ) -> Consumer:
-        """Join a group. With patience a fetch waits that long for more than a record: fewer, fuller fetches."""
+        """Join a group. With patience a fetch waits that long for more: fewer, fuller fetches."""
 
     def producer(self, *, linger_ms: float = 0) -> Producer:
         """A warmed-up producer."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 
 from engine.core.endpoint import Endpoint
@@ -28,6 +29,7 @@ def murmur2(key: bytes) -> int:
     return h ^ (h >> 15)
 
 
+@lru_cache(100_000)
 def partition_of(key: str, partitions: int) -> int:
     """Return the partition that Java's default partitioner gives a key."""
     return (murmur2(key.encode()) & 0x7FFFFFFF) % partitions

@@ -12,8 +12,8 @@ import asyncio
 import socket
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from functools import lru_cache
-from types import SimpleNamespace
 
 import aiohttp
 from aiohttp import ClientSession, TCPConnector
@@ -33,6 +33,21 @@ class BlockedAddressError(Exception):
     """The egress guard refuses an address. Not an OSError: aiohttp would try the next one."""
 
 
+class _Exchange:
+    """How far one request has come."""
+
+    __slots__ = ("answered", "dialled")
+
+    def __init__(self) -> None:
+        self.dialled = False
+        """Whether a connection was made for it; else it went out on an idle one."""
+        self.answered = False
+        """Whether the head of an answer has come."""
+
+
+_EXCHANGE: ContextVar[_Exchange] = ContextVar("exchange")
+"""The request that the running task makes; aiohttp's own tracing costs more than the rest of us."""
+_NO_TIMEOUT = aiohttp.ClientTimeout(total=None)
 SocketFactory = Callable[[tuple[int, int, int, str, tuple[object, ...]]], socket.socket]
 
 
@@ -41,6 +56,8 @@ def guarded_socket(allowed: tuple[Network, ...]) -> Callable[..., socket.socket]
 
     def make(info: tuple[int, int, int, str, tuple[object, ...]]) -> socket.socket:
         family, kind, protocol, _, address = info
+        if (exchange := _EXCHANGE.get(None)) is not None:
+            exchange.dialled = True
         if is_denied(str(address[0]), allowed):
             raise BlockedAddressError(f"the address {address[0]} is not allowed")
         made = socket.socket(family, kind, protocol)
@@ -78,10 +95,6 @@ def _url(text: str) -> URL:
     return URL(text)
 
 
-async def _reused(_: ClientSession, context: SimpleNamespace, __: object) -> None:
-    context.trace_request_ctx["reused"] = True
-
-
 class AiohttpSender:
     """ports.Sender. Create it inside the running loop."""
 
@@ -93,8 +106,6 @@ class AiohttpSender:
         self._fresh = self._session(reuse=False)
 
     def _session(self, *, reuse: bool) -> ClientSession:
-        trace = aiohttp.TraceConfig()
-        trace.on_connection_reuseconn.append(_reused)
         kept = {"keepalive_timeout": IDLE_S} if reuse else {"force_close": True}
         connector = TCPConnector(limit=0, ttl_dns_cache=DNS_CACHE_S, socket_factory=self._factory, **kept)
         return ClientSession(
@@ -103,7 +114,6 @@ class AiohttpSender:
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
             skip_auto_headers=_UNWANTED,
-            trace_configs=[trace],
             read_bufsize=BODY_MAX,
         )
 
@@ -120,14 +130,15 @@ class AiohttpSender:
         return Answer(status, headers, body, "", "", started // 1000, _us_since(begun))
 
     async def _post(self, request: Request) -> tuple[int, dict[str, str], bytes]:
-        context: dict[str, bool] = {}
+        exchange = _Exchange()
+        _EXCHANGE.set(exchange)
         try:
-            return await _exchange(self._pooled, request, context)
+            return await _exchange(self._pooled, request, exchange)
         except _DIED as error:
             # an idle connection that the receiver had closed already: nobody has seen this request
-            if not context.get("reused") or context.get("answered") or _is_cut(error):
+            if exchange.dialled or exchange.answered or _is_cut(error):
                 raise
-        return await _exchange(self._fresh, request, {})
+        return await _exchange(self._fresh, request, exchange)
 
     async def close(self) -> None:
         """Close idle connections."""
@@ -136,17 +147,16 @@ class AiohttpSender:
 
 
 async def _exchange(
-    session: ClientSession, request: Request, context: dict[str, bool]
+    session: ClientSession, request: Request, exchange: _Exchange
 ) -> tuple[int, dict[str, str], bytes]:
     async with session.post(
         _url(request.url),
         data=request.body,
         headers=request.headers,
         allow_redirects=False,
-        timeout=aiohttp.ClientTimeout(total=None),
-        trace_request_ctx=context,
+        timeout=_NO_TIMEOUT,
     ) as response:
-        context["answered"] = True
+        exchange.answered = True
         body = await _read(response)
         return response.status, {name.lower(): value for name, value in response.headers.items()}, body
 

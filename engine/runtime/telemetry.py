@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
+from datetime import UTC, datetime
 from typing import Literal
 
 import orjson
@@ -53,9 +55,11 @@ PROJECTION_DELAY = Gauge(
 
 def configure(level: Level = "info") -> None:
     """Write JSON lines to standard error from `level` on; call once a process."""
+    global _level  # noqa: PLW0603  a process has one log
+    _level = getattr(logging, level.upper())
     structlog.configure(
         cache_logger_on_first_use=True,
-        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        wrapper_class=structlog.make_filtering_bound_logger(_level),
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
@@ -65,6 +69,26 @@ def configure(level: Level = "info") -> None:
         ],
         logger_factory=structlog.BytesLoggerFactory(file=sys.stderr.buffer),
     )
+
+
+_attempt_lines: list[bytes] = []
+_level = logging.INFO
+
+
+def attempt_line(**fields: object) -> None:
+    """Queue the log line of one attempt; whole batches are written, since a write each would cost more."""
+    if _level <= logging.INFO:
+        now = datetime.fromtimestamp(time.time(), UTC)
+        line = {"event": "delivery.attempted", **fields, "level": "info", "timestamp": now}
+        _attempt_lines.append(orjson.dumps(line, option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE))
+
+
+def flush_attempt_lines() -> None:
+    """Write the lines that are queued."""
+    if _attempt_lines:
+        sys.stderr.buffer.write(b"".join(_attempt_lines))
+        sys.stderr.buffer.flush()
+        _attempt_lines.clear()
 
 
 def _serialize(event: object, **_: object) -> bytes:

@@ -10,27 +10,14 @@ import pytest
 from engine.runtime import telemetry
 from engine.runtime.probes import answer, serve_probes
 
-
-class Switch:
-    """Readiness that a test turns on and off."""
-
-    def __init__(self) -> None:
-        self.on = False
-
-    def __call__(self) -> bool:
-        return self.on
+READY: list[bool] = [False]
+"""Whether the group can work, last word."""
 
 
-@pytest.fixture
-def ready() -> Switch:
-    """Not ready yet."""
-    return Switch()
-
-
-@pytest.fixture
-def port(ready: Switch) -> Iterator[int]:
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
     """Port of a running server."""
-    server = serve_probes("127.0.0.1", 0, ready)
+    server = serve_probes("127.0.0.1", 0, lambda: READY[-1])
     yield server.server_address[1]
     server.shutdown()
     server.server_close()
@@ -47,12 +34,12 @@ def get(port: int, path: str, method: str = "GET") -> tuple[int, str, bytes]:
         connection.close()
 
 
-def test_readiness_is_asked_for_each_time(port: int, ready: Switch) -> None:
+def test_readiness_is_asked_for_each_time(port: int) -> None:
     """503 until the group can work, and again when it no longer can."""
     assert get(port, "/readyz")[::2] == (503, b"not ready yet\n")
-    ready.on = True
+    READY.append(True)
     assert get(port, "/readyz")[::2] == (200, b"ready\n")
-    ready.on = False
+    READY.append(False)
     assert get(port, "/readyz")[0] == 503
 
 

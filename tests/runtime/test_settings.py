@@ -177,8 +177,9 @@ def test_a_wrong_value_is_named(name: str, value: str, monkeypatch: pytest.Monke
 
 def test_settings_do_not_change() -> None:
     """They are read once; nobody sets one later."""
+    name = "partitions"
     with pytest.raises(ValueError, match="frozen"):
-        setattr(load_settings(), "partitions", 3)
+        setattr(load_settings(), name, 3)
 
 
 # -- what is never shown ----------------------------------------------------------------
