@@ -35,6 +35,8 @@ class KafkaProducer:
                 acks="all",
                 linger_ms=linger_ms,
                 batch_num_messages=5_000,
+                # one request under way: what comes meanwhile shares the next, so load makes batches by itself
+                max_in_flight_requests_per_connection=1,
                 message_max_bytes=2 << 20,
                 delivery_timeout_ms=300_000,
             )
