@@ -59,7 +59,7 @@ class Demo:
     def group(self, name: str) -> int:
         """Process id of a consumer group below this demo."""
         found = [pid for pid in _below(self.process.pid) if f"\0run\0{name}\0" in _command_line(pid)]
-        assert len(found) == 1
+        assert len(found) == 1, "\n".join(self.lines)
         return found[0]
 
 
