@@ -7,7 +7,7 @@ Every change of an endpoint happens here and nowhere else.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import assert_never
 
 
@@ -196,6 +196,7 @@ EndpointFact = EndpointCreated | EndpointUpdated | EndpointEnabled | EndpointDis
 Fact = EndpointFact | TenantCreated | CommandRejected
 
 
+_SETTINGS = {each.name for each in fields(EndpointSettings)}
 ALREADY = "it is so already"
 """Reason of a rejection that asks for nothing new."""
 
@@ -209,6 +210,8 @@ def decide(endpoint: Endpoint | None, command: Command, now: int) -> EndpointFac
     base = (command.command_id, command.tenant, command.actor, now, endpoint.id, endpoint.version + 1)
     match command:
         case UpdateEndpoint():
+            if unknown := set(command.fields) - _SETTINGS:
+                return reject(command, now, f"there is no setting {', '.join(sorted(unknown))}")
             return EndpointUpdated(*base, command.fields, _merged(endpoint.settings, command))
         case EnableEndpoint():
             return reject(command, now, ALREADY) if endpoint.enabled else EndpointEnabled(*base)

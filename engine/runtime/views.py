@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from engine.core.endpoint import DataKey, Endpoint, Tenant
 from engine.ports import Log, Record
@@ -75,7 +76,7 @@ class Configuration:
     def fold(self, record: Record) -> None:
         """Take in one record of `endpoints` or `directory`; a tombstone forgets."""
         if record.value is None:
-            self.endpoints.pop((record.key or b"").decode(), None)
+            self._forget((record.key or b"").decode())
             return
         match self._codec.decode(record.value):
             case Endpoint() as endpoint:
@@ -86,6 +87,11 @@ class Configuration:
                 self.keyring.put(key)
             case other:
                 raise TypeError(f"{type(other).__name__} does not belong on {record.topic}")
+
+    def _forget(self, endpoint_id: str) -> None:
+        known = self.endpoints.pop(endpoint_id, None)
+        if known is not None and self._changed is not None:
+            self._changed(replace(known, deleted=True))
 
     def put(self, endpoint: Endpoint) -> None:
         """Take in a snapshot unless a newer one is known already."""

@@ -230,3 +230,13 @@ def test_which_secrets_sign(now: int, versions: list[int]) -> None:
     spans = ((10, 30), (20, 0), (2 * 10**18, 0))
     secrets = tuple(SealedSecret(next(number), "key", b"", b"", *span) for span in spans)
     assert [s.version for s in active_secrets(replace(NEW, secrets=secrets), now)] == versions
+
+
+def test_an_unknown_setting_is_rejected() -> None:
+    """A command that names no setting of an endpoint changes nothing and crashes nobody."""
+    settings = EndpointSettings("https://example.com/")
+    endpoint = Endpoint("ep", "acme", settings, version=1)
+    command = UpdateEndpoint("c", "acme", "key", 0, "ep", ("url", "color"), settings)
+    fact = decide(endpoint, command, 1)
+    assert isinstance(fact, CommandRejected)
+    assert fact.reason == "there is no setting color"
