@@ -10,38 +10,36 @@ from collections.abc import Iterable
 from dataclasses import replace
 from threading import Event
 
-from engine.core.endpoint import (
+from engine.core.change import (
     Command,
     CommandRejected,
     CreateEndpoint,
-    DataKey,
     DeleteEndpoint,
     DisableEndpoint,
     EnableEndpoint,
-    Endpoint,
     EndpointFact,
     Fact,
-    Tenant,
     TenantCreated,
     UpdateEndpoint,
-    decide,
-    evolve,
-    reject,
 )
-from engine.core.model import InvalidRecord
+from engine.core.endpoint import DataKey, Endpoint, Tenant, decide, evolve, reject
+from engine.core.recent import Recent
 from engine.core.routing import partition_of
 from engine.ports import Output, Record
 from engine.runtime import telemetry
 from engine.runtime.atleastonce import AtLeastOnce
 from engine.runtime.context import Context, Ready
+from engine.runtime.invalid import invalid_output
 from engine.runtime.vault import COMMAND_KEY_ID, Keyring, new_data_key
 from engine.runtime.views import CONFIGURATION_TOPICS, Configuration, View
 from schemas import headers
-from schemas.codec import UndecodableError
+from schemas.codec import UndecodableError, UnknownSchemaError
 
 GROUP = "control"
 BATCH_MAX = 100
 SEEN_US = 24 * 3_600_000_000
+SEEN_MAX = 200_000
+"""Command ids that are remembered at most: some 30 MB."""
 UNSEALABLE = "its secret cannot be opened: do the API and control have the same master key?"
 COMMANDS = (CreateEndpoint, UpdateEndpoint, EnableEndpoint, DisableEndpoint, DeleteEndpoint)
 
@@ -54,7 +52,7 @@ class Control:
         self._partitions = context.log.partitions("commands")
         self._inputs = AtLeastOnce(context.log, GROUP, ("commands",))
         self._transactions = context.log.transactions(f"{GROUP}-{context.settings.instance}")
-        self._seen: set[str] = set()
+        self._seen: Recent[bool] = Recent(SEEN_US, SEEN_MAX)
         self._configuration = Configuration(context.codec, Keyring(context.vault))
 
     def step(self, timeout: float) -> None:
@@ -65,7 +63,7 @@ class Control:
             self._load()
         if not records:
             return
-        outputs = [output for record in records for output in self._handle(record)]
+        outputs = [output for made in self._inputs.each(records, self._handle) for output in made]
         self._transactions.write(outputs, self._inputs.next, self._inputs.consumer)
 
     def _load(self) -> None:
@@ -73,11 +71,23 @@ class Control:
         view = View(self._context.log, CONFIGURATION_TOPICS, self._configuration.fold)
         view.load()
         view.close()
+        self._seen = Recent(SEEN_US, SEEN_MAX)
         reader = self._context.log.reader()
         changes = [("changes", partition) for _, partition in self._inputs.next]
+        unread: dict[int, str] = {}
         for record in reader.read(reader.since(changes, self._context.clock.now() - SEEN_US)):
-            self._seen.add(getattr(self._context.codec.decode(record.value), "command_id", ""))
+            try:
+                fact = self._context.codec.decode(record.value)
+            except UnknownSchemaError as error:
+                unread.setdefault(record.partition, f"changes offset {record.offset}: {error}")
+            else:
+                self._remember(getattr(fact, "command_id", ""), record.timestamp)
         reader.close()
+        for partition, reason in unread.items():  # what was decided there we cannot know
+            self._inputs.hold(("commands", partition), reason)
+
+    def _remember(self, command_id: str, at: int) -> None:
+        self._seen.put(command_id.encode(), True, at)
 
     def _handle(self, record: Record) -> Iterable[Output]:
         try:
@@ -86,10 +96,10 @@ class Control:
             return [self._invalid(record, str(error))]
         if not isinstance(command, COMMANDS):
             return [self._invalid(record, f"a {type(command).__name__} is no command")]
-        if command.command_id in self._seen:
+        if command.command_id.encode() in self._seen:
             telemetry.COPIES_DROPPED.labels(GROUP).inc()
             return []
-        self._seen.add(command.command_id)
+        self._remember(command.command_id, record.timestamp)
         return self._decide(command, headers.cause(record.topic, record.partition, record.offset))
 
     def _decide(self, command: Command, cause: bytes) -> list[Output]:
@@ -100,14 +110,19 @@ class Control:
             try:
                 clear = self._open(command)
             except ValueError:
-                return [self._change(reject(command, now, UNSEALABLE), cause)]
+                return self._decided(None, reject(command, now, UNSEALABLE), cause)
             made = self._tenant(command, now, cause)
             command = self._resealed(command, clear)
-        fact = decide(endpoint, command, now)
-        rejected = isinstance(fact, CommandRejected)
-        telemetry.COMMANDS.labels("rejected" if rejected else "accepted").inc()
-        changed = [] if isinstance(fact, CommandRejected) else [self._snapshot(endpoint, fact, cause)]
-        return [*made, self._change(fact, cause), *changed]
+        return made + self._decided(endpoint, decide(endpoint, command, now), cause)
+
+    def _decided(
+        self, endpoint: Endpoint | None, fact: EndpointFact | CommandRejected, cause: bytes
+    ) -> list[Output]:
+        if isinstance(fact, CommandRejected):
+            telemetry.COMMANDS.labels("rejected").inc()
+            return [self._change(fact, cause)]
+        telemetry.COMMANDS.labels("accepted").inc()
+        return [self._change(fact, cause), self._snapshot(endpoint, fact, cause)]
 
     def _open(self, command: CreateEndpoint) -> str:
         sealed = replace(command.secret, data_key_id=COMMAND_KEY_ID)
@@ -153,14 +168,7 @@ class Control:
         )
 
     def _invalid(self, record: Record, detail: str) -> Output:
-        telemetry.INVALID_RECORDS.labels("undecodable").inc()
-        at = (record.topic, record.partition, record.offset)
-        value = InvalidRecord(
-            *at, "undecodable", detail, record.key or b"", record.value or b"", self._context.clock.now()
-        )
-        return Output(
-            "invalid", 0, record.key, self._context.codec.encode(value), {headers.CAUSE: headers.cause(*at)}
-        )
+        return invalid_output(self._context.codec, record, "undecodable", detail, self._context.clock.now())
 
     def close(self) -> None:
         """Leave the group."""

@@ -1,10 +1,17 @@
-"""health: attempts -> commands. For now: an endpoint that answers 410 Gone is disabled."""
+"""health: attempts -> commands. For now: an endpoint that answers 410 Gone is disabled.
+
+The command holds for the epoch that the delivery was routed under. A change of
+the URL while that request is under way does not raise the epoch, so the old
+URL's 410 disables the endpoint then too: its lane has stopped for that epoch,
+and only a disable (and a person who enables) moves it on.
+"""
 
 from __future__ import annotations
 
+from functools import partial
 from threading import Event
 
-from engine.core.endpoint import DisableEndpoint
+from engine.core.change import DisableEndpoint
 from engine.core.model import AttemptFinished, DeliveryScheduled
 from engine.core.routing import partition_of
 from engine.ports import Output, Record
@@ -53,8 +60,8 @@ class Health:
 
     def step(self, timeout: float) -> None:
         """Handle what is there; commit when all that was asked is acknowledged."""
-        for record in self._inputs.poll(timeout, BATCH_MAX):
-            command = disable_gone(self._context, record)
+        records = self._inputs.poll(timeout, BATCH_MAX)
+        for command in self._inputs.each(records, partial(disable_gone, self._context)):
             if command is not None:
                 self._producer.send(command, lambda offset: None)
         self._producer.poll()

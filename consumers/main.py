@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from importlib import import_module
 from threading import Event
+from types import FrameType
 from typing import cast
 
 from engine.ports import LogError
@@ -32,12 +34,12 @@ def run(groups: Sequence[str], settings: Settings) -> int:
     loops = {group: group_run(group) for group in groups}
     stop = Event()
     ready = {group: Event() for group in groups}
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, lambda *_: stop.set())
+    _on_signal(lambda *_: sys.exit(0))  # nothing is held yet: waiting for the broker can just end
     probes = serve_probes(
         settings.metrics_host, settings.metrics_port, lambda: all(e.is_set() for e in ready.values())
     )
     context = open_context(settings)
+    _on_signal(lambda *_: stop.set())
     with ThreadPoolExecutor(len(loops)) as pool:
         running = {g: pool.submit(loop, context, stop, ready[g].set) for g, loop in loops.items()}
         for each in running.values():
@@ -48,6 +50,11 @@ def run(groups: Sequence[str], settings: Settings) -> int:
     probes.server_close()
     broken = [group for group, each in running.items() if _broke(group, each)]
     return 1 if broken else 0
+
+
+def _on_signal(handle: Callable[[int, FrameType | None], None]) -> None:
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, handle)
 
 
 def _broke(group: str, ended: Future[None]) -> bool:

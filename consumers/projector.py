@@ -14,11 +14,12 @@ from hashlib import blake2b
 from typing import Protocol
 
 from engine.core.model import AttemptFinished, RoutedBatch
-from engine.ports import Consumer, Log, Position, Record, TopicPartition
+from engine.ports import Consumer, Log, LogError, Position, Record, TopicPartition
 from engine.runtime import telemetry
 from engine.runtime.atleastonce import start_of
 from engine.runtime.clickhouse import History, UnavailableError, connect
 from engine.runtime.context import Context, Ready
+from engine.runtime.invalid import invalid_output
 from engine.runtime.rows import COLUMNS, Columns, Row, Rows, columns, finished_rows, routed_rows
 from engine.runtime.settings import Settings
 from schemas.codec import Codec, UndecodableError, UnknownSchemaError
@@ -30,6 +31,7 @@ BATCH_SECONDS = 1.0
 POLL_RECORDS = 2_000
 POLL_SECONDS = 0.1
 PATIENCE_MS = 250
+_FLUSH_S = 30
 BACKOFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
 _LOG = telemetry.logger(GROUP)
 
@@ -56,20 +58,23 @@ class Projection:
     """Record -> rows, decoding included."""
 
     def __init__(self, prefix: str) -> None:
-        self._codec = Codec()
+        self.codec = Codec()
         self._topic = prefix + "messages"
 
     def rows(self, record: Record) -> Rows:
-        """Rows that a record of `routings` or `attempts` leads to; ProjectionError if it cannot be read."""
+        """Rows that a record of `routings` or `attempts` leads to.
+
+        UndecodableError if it is none of ours, ProjectionError if a newer hooklog wrote it.
+        """
         try:
-            decoded = self._codec.decode(record.value)
-        except (UnknownSchemaError, UndecodableError) as error:
+            decoded = self.codec.decode(record.value)
+        except UnknownSchemaError as error:
             raise ProjectionError(f"{_at(record)}: {error}; upgrade this projector, then start it") from error
         if isinstance(decoded, AttemptFinished):
             return finished_rows(record, decoded)
         if isinstance(decoded, RoutedBatch):
             return routed_rows(record, decoded, self._topic)
-        raise ProjectionError(f"{_at(record)}: a {type(decoded).__name__} does not belong there")
+        raise UndecodableError(f"a {type(decoded).__name__} does not belong there")
 
 
 def _at(record: Record) -> str:
@@ -124,6 +129,8 @@ class Projector:
     ) -> None:
         self._store = store
         self._log = log
+        self._producer = log.producer()
+        """For `invalid`."""
         self._prefix = settings.prefix
         self._projection = Projection(settings.prefix)
         self._clock = clock
@@ -155,6 +162,8 @@ class Projector:
             if self._batch.is_empty:
                 self._batch.began = self._clock()
             self._batch.add(record, self._rows(record))
+            if len(self._batch) >= BATCH_ROWS and not self._failures:
+                self._write(wait=False)
         if self._is_due():
             self._write(wait=False)
 
@@ -170,9 +179,11 @@ class Projector:
     def _rows(self, record: Record) -> Rows:
         try:
             return self._projection.rows(record)
-        except ProjectionError:
-            telemetry.PROJECTOR_ERRORS.inc()
-            raise
+        except UndecodableError as error:
+            now = time.time_ns() // 1000
+            refused = invalid_output(self._projection.codec, record, "undecodable", str(error), now)
+            self._producer.send(refused, lambda _: None)
+            return {}
 
     def _is_due(self) -> bool:
         if self._failures:
@@ -184,6 +195,8 @@ class Projector:
         """Insert, then commit. The order of the tables does not matter: each is exact by itself."""
         if self._batch.is_empty:
             return
+        if not self._producer.flush(_FLUSH_S):
+            raise LogError(f"what was refused was not acknowledged within {_FLUSH_S} s")
         try:
             self._insert()
         except UnavailableError as error:

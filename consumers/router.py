@@ -11,49 +11,43 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
-from hashlib import sha256
 from threading import Event
 
 from engine.core.model import (
     DeliveryScheduled,
-    InvalidRecord,
     MessagePublished,
     RoutedBatch,
     Routing,
     Skipped,
 )
-from engine.core.profile import InvalidPayloadError, check_payload, render, rfc3339
-from engine.core.recent import Recent
-from engine.core.routing import Roster, Subscriber, dedup_key, delivery_id, partition_of, refusal, split
+from engine.core.profile import render
+from engine.core.routing import Roster, Subscriber, delivery_id, partition_of, split
 from engine.ports import Output, Record
 from engine.ports import TopicPartition as Partition
 from engine.runtime import telemetry
+from engine.runtime.acceptance import Refused, accept
 from engine.runtime.context import Context, Ready
+from engine.runtime.duplicates import Duplicates, digest_of
+from engine.runtime.invalid import invalid_output
 from engine.runtime.processor import Processor
 from engine.runtime.progress import Flow, Input, Owned
 from engine.runtime.vault import Keyring
 from engine.runtime.views import CONFIGURATION_TOPICS, Configuration, View
 from schemas import headers
-from schemas.codec import UndecodableError, UnknownSchemaError
 
 GROUP = "router"
 RECORD_EVERY_S = 0.05
 BATCH_MAX = 500
+BATCH_BYTES_MAX = 256 << 10
 POLL_MAX = 500
 POLL_S = 0.02
+VIEW_WAIT_S = 1.0
+"""How long a message waits for the view that the API had."""
 UNACKNOWLEDGED_MAX = 10_000
+UNACKNOWLEDGED_BYTES_MAX = 32 << 20
+"""Outputs that may wait for the broker before the next message is routed."""
 BODY_MAX = 1 << 20
 """Largest rendered body, bytes: a record with it and an answer stays below the broker's 2 MiB."""
-INVALID_VALUE_MAX = 1 << 20
-
-
-class Refused(Exception):  # noqa: N818  a decision, not an error
-    """A message that must go to `invalid`."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
-        self.detail = detail
 
 
 class Unrecorded:
@@ -70,15 +64,11 @@ class Unrecorded:
         self.left = 0
         """Outputs sent and not acknowledged."""
 
-    def acknowledged(self) -> None:
-        """One output is on the log."""
-        self.left -= 1
-
 
 class PartitionState:
     """What the router keeps for one partition of `messages`."""
 
-    def __init__(self, window: Recent[bytes], next_offset: int) -> None:
+    def __init__(self, window: Duplicates, next_offset: int) -> None:
         self.window = window
         self.previous = next_offset - 1
         self.unrecorded: deque[Unrecorded] = deque()
@@ -109,6 +99,7 @@ class Router:
         self.view = View(context.log, CONFIGURATION_TOPICS, configuration.fold)
         self._view_offsets: tuple[int, ...] = ()
         self._recorded_at = 0.0
+        self._unacknowledged_bytes = 0
         self.processor = Processor(context.log, self._flow(), context.clock, drain_s=context.settings.drain_s)
 
     def _flow(self) -> Flow:
@@ -122,26 +113,13 @@ class Router:
             owning=self._owning,
         )
 
-    # -- the window of duplicates ------------------------------------------------------
-
     def _owning(self, owned: Owned) -> None:
-        """Refill the window from what was recorded below the committed offset."""
+        """Start afresh; refill the window from what was recorded below the committed offset."""
         span_us = int(self._settings.duplicate_window_s * 1_000_000)
-        limit = max(8, self._settings.duplicate_window_max // self._partitions)
-        state = self._states[owned.at] = PartitionState(Recent(span_us, limit), owned.next)
-        at = ("routings", owned.at[1])
-        reader = self.processor.progress.reader
-        for record in reader.read(reader.since([at], self._context.clock.now() - span_us)):
-            batch = self._context.codec.decode_as(RoutedBatch, record.value)
-            for routing in batch.routings:
-                if routing.offset < owned.next:
-                    self._remember(state, routing)
-
-    def _remember(self, state: PartitionState, routing: Routing) -> None:
-        if routing.verdict == "routed":
-            state.window.put(
-                dedup_key(routing.tenant, routing.message_id), routing.digest, routing.accepted_at
-            )
+        window = Duplicates(span_us, max(8, self._settings.duplicate_window_max // self._partitions))
+        reader, now = self.processor.progress.reader, self._context.clock.now()
+        window.refill(reader, self._context.codec, owned.at[1], owned.next, now)
+        self._states[owned.at] = PartitionState(window, owned.next)
 
     # -- one message -------------------------------------------------------------------
 
@@ -151,7 +129,7 @@ class Router:
         first, state.previous = state.previous + 1, record.offset
         if taken.done:
             assert isinstance(taken.found, Routing)
-            self._remember(state, taken.found)
+            state.window.remember(taken.found)
             return
         try:
             message, routing = self._accept(state, taken, record)
@@ -161,7 +139,7 @@ class Router:
                 self._noted(state, Unrecorded(taken, first, routing, self._view_offsets)), refused, record
             )
             return
-        self._remember(state, routing)
+        state.window.remember(routing)
         unrecorded = self._noted(state, Unrecorded(taken, first, routing, self._view_offsets))
         if routing.verdict == "routed":
             self._deliver(unrecorded, message)
@@ -175,17 +153,10 @@ class Router:
         self, state: PartitionState, taken: Input, record: Record
     ) -> tuple[MessagePublished, Routing]:
         """Decode and check; Refused if it must go to `invalid`."""
-        message = self._decode(record)
-        if (wrong := refusal(message, self._settings.payload_max)) is not None:
-            raise Refused(*wrong)
-        try:
-            check_payload(message.payload)
-            rfc3339(message.published_at)
-        except InvalidPayloadError as error:
-            raise Refused("payload", str(error)) from None
-        digest = sha256(message.payload).digest()[:16]
+        message = accept(self._context.codec, record, self._settings.payload_max)
+        digest = digest_of(message.payload)
         # what has deliveries already was routed before a restart: it stays so
-        known = None if taken.found else state.window.get(dedup_key(message.tenant, message.id))
+        known = None if taken.found else state.window.digest(message)
         if known is not None and known != digest:
             raise Refused("conflict", "the same id was used before with another payload")
         return message, Routing(
@@ -199,28 +170,9 @@ class Router:
             bytes=len(message.payload),
         )
 
-    def _decode(self, record: Record) -> MessagePublished:
-        try:
-            return self._context.codec.decode_as(MessagePublished, record.value)
-        except UnknownSchemaError as error:
-            raise Refused("unknown_schema", str(error)) from None
-        except UndecodableError as error:
-            raise Refused("undecodable", str(error)) from None
-
     def _refuse(self, unrecorded: Unrecorded, refused: Refused, record: Record) -> None:
-        telemetry.INVALID_RECORDS.labels(refused.reason).inc()
-        value = InvalidRecord(
-            record.topic,
-            record.partition,
-            record.offset,
-            refused.reason,
-            refused.detail,
-            record.key or b"",
-            (record.value or b"")[:INVALID_VALUE_MAX],
-            self._context.clock.now(),
-        )
-        cause = {headers.CAUSE: headers.cause(record.topic, record.partition, record.offset)}
-        self._send(unrecorded, Output("invalid", 0, record.key, self._context.codec.encode(value), cause))
+        codec, now = self._context.codec, self._context.clock.now()
+        self._send(unrecorded, invalid_output(codec, record, refused.reason, refused.detail, now))
 
     def _deliver(self, unrecorded: Unrecorded, message: MessagePublished) -> None:
         """Send a delivery for each endpoint that matches and has none yet; note them all in the routing."""
@@ -245,7 +197,7 @@ class Router:
     def _body(self, bodies: dict[str, bytes], subscriber: Subscriber, message: MessagePublished) -> bytes:
         name = subscriber.endpoint.settings.profile
         if name not in bodies:
-            bodies[name] = render(self._context.profiles[name], message)
+            bodies[name] = render(self._context.profile(name), message)
         return bodies[name]
 
     def _schedule(
@@ -281,7 +233,38 @@ class Router:
 
     def _send(self, unrecorded: Unrecorded, output: Output) -> None:
         unrecorded.left += 1
-        self.processor.send(output, unrecorded.acknowledged)
+        size = len(output.value or b"")
+        self._unacknowledged_bytes += size
+        self.processor.send(output, partial(self._acknowledged, unrecorded, size))
+
+    def _acknowledged(self, unrecorded: Unrecorded, size: int) -> None:
+        unrecorded.left -= 1
+        self._unacknowledged_bytes -= size
+
+    def _wait_for_view(self, record: Record) -> None:
+        """Be no older than the API was when it took the message: who creates an endpoint first is served.
+
+        Bounded, because the header is only as good as whoever wrote it.
+        """
+        seen = record.headers.get(headers.VIEW)
+        at = headers.parse_view(seen) if seen is not None else None
+        if at is None or not 0 <= at[0] < self._partitions:
+            return
+        deadline = self._context.clock.monotonic() + VIEW_WAIT_S
+        while self.view.position("endpoints", at[0]) < at[1] and self._context.clock.monotonic() < deadline:
+            self._follow_view(0.01)
+
+    def _follow_view(self, timeout: float = 0) -> None:
+        if self.view.advance(timeout) or not self._view_offsets:
+            offsets = self.view.offsets
+            self._view_offsets = tuple(offsets["endpoints", n] for n in range(self._partitions))
+
+    def _wait_for_room(self) -> None:
+        """Let the broker catch up with what a large fan-out has sent."""
+        while len(self.processor.producer) > UNACKNOWLEDGED_MAX or (
+            self._unacknowledged_bytes > UNACKNOWLEDGED_BYTES_MAX
+        ):
+            self.processor.producer.poll(0.01)
 
     # -- recording ---------------------------------------------------------------------
 
@@ -312,11 +295,10 @@ class Router:
 
     def step(self) -> None:
         """Follow the view, route what is there, record what is acknowledged."""
-        if self.view.advance() or not self._view_offsets:
-            offsets = self.view.offsets
-            self._view_offsets = tuple(offsets["endpoints", n] for n in range(self._partitions))
-        limit = POLL_MAX if len(self.processor.producer) < UNACKNOWLEDGED_MAX else 1
-        for taken, record in self.processor.poll(POLL_S, limit):
+        self._follow_view()
+        for taken, record in self.processor.poll(POLL_S, POLL_MAX):
+            self._wait_for_room()
+            self._wait_for_view(record)
             self.take(taken, record)
         self.processor.turn()
         now = self._context.clock.monotonic()
@@ -335,12 +317,21 @@ class Router:
 def _acknowledged_run(unrecorded: deque[Unrecorded]) -> list[Unrecorded]:
     """Take from the front what makes one RoutedBatch: acknowledged, without a gap, of one view."""
     batch: list[Unrecorded] = []
-    while unrecorded and unrecorded[0].left == 0 and len(batch) < BATCH_MAX:
+    room = BATCH_BYTES_MAX
+    while unrecorded and unrecorded[0].left == 0 and len(batch) < BATCH_MAX and room > 0:
         head = unrecorded[0]
+        room -= _size(head.routing)
         if batch and (head.view is not batch[0].view or head.first != batch[-1].routing.offset + 1):
             break
         batch.append(unrecorded.popleft())
     return batch
+
+
+def _size(routing: Routing) -> int:
+    """About how many bytes it takes in a RoutedBatch."""
+    names = sum(len(each) + 2 for each in routing.matched)
+    reasons = sum(len(each.endpoint_id) + len(each.reason) + 4 for each in routing.skipped)
+    return 64 + 4 * len(routing.tenant) + len(routing.message_id) + len(routing.event_type) + names + reasons
 
 
 def _done(batch: Iterable[Unrecorded]) -> None:

@@ -18,6 +18,7 @@ from engine.ports import Output, Record
 from engine.ports import TopicPartition as Partition
 from engine.runtime import telemetry
 from engine.runtime.context import Context, Ready
+from engine.runtime.invalid import invalid_output
 from engine.runtime.processor import Processor, settle
 from engine.runtime.progress import Flow, Input, Owned
 from engine.runtime.topics import RETRY_NOW, tier_topic, tier_topics
@@ -28,16 +29,45 @@ POLL_MAX = 500
 LINGER_MS = 2
 PATIENCE_MS = 50
 """Retries wait for seconds: fuller fetches cost them nothing that matters."""
+UNACKNOWLEDGED_MAX = 5_000
 HELD_MAX = 1_000
-HELD_BYTES_MAX = 4 << 20
+HELD_BYTES_MAX = 2 << 20
 """What is held of one tier's partition before it is paused."""
 DUE_MAX = 50_000
 DUE_BYTES_MAX = 64 << 20
 """What is held of `retry.0`, all partitions together."""
 RESUME_AHEAD_US = 3_000_000
 """A paused partition fetches again only after up to 1 s: resume before what is held runs out."""
+DECISIONS = frozenset({b"delivered", b"retry", b"failed", b"skipped"})
 RECENT_US = 120_000_000
 RECENT_MAX = 200_000
+
+
+class Ticket(NamedTuple):
+    """What the headers of an attempt or a waiting record say."""
+
+    key: bytes
+    """Stands for (delivery, attempt)."""
+    decision: bytes
+    due: int
+    length: int
+
+
+def ticket_of(record: Record) -> Ticket | None:
+    """Read the headers; None if they are not as the dispatcher and the scheduler write them."""
+    found = record.headers
+    key, decision = headers.attempt_key(found), found.get(headers.DECISION, b"")
+    if record.topic == "attempts" and decision not in DECISIONS:
+        return None
+    waits = record.topic != "attempts" or decision == b"retry"
+    try:
+        due = int(found[headers.DUE]) if waits else 0
+        length = int(found[headers.LENGTH]) if decision == b"retry" else 0
+    except (KeyError, ValueError):
+        return None
+    if key is None or length > len(record.value or b"") or (decision == b"retry" and length <= 0):
+        return None
+    return Ticket(key, decision, due, length)
 
 
 class Held(NamedTuple):
@@ -45,6 +75,7 @@ class Held(NamedTuple):
 
     leaves_at: int
     order: int
+    due: int
     taken: Input
     record: Record
 
@@ -103,35 +134,49 @@ class Scheduler:
         reader = self.processor.progress.reader
         since = self._context.clock.now() - RECENT_US
         for record in reader.read(reader.since([owned.at], since)):
-            if record.offset < owned.next:
-                self._is_copy(record)
+            key = headers.attempt_key(record.headers)
+            if key is not None and record.offset < owned.next:
+                self._is_copy(key, record)
 
     # -- attempts ----------------------------------------------------------------------
 
-    def _is_copy(self, record: Record) -> bool:
-        """Whether an earlier record of the same (delivery, attempt) was seen: the first one counts."""
-        key = record.headers[headers.DELIVERY] + b"/" + record.headers[headers.ATTEMPT]
+    def _is_copy(self, key: bytes, record: Record) -> bool:
+        """Remember a (delivery, attempt); whether an earlier record of it was seen: the first one counts."""
         first = self._recent.get(key)
         if first is None:
             self._recent.put(key, record.offset, record.timestamp)
         return first not in (None, record.offset)
 
     def take(self, taken: Input, record: Record) -> None:
-        """Take in an attempt or a record of a tier."""
-        if record.topic != "attempts":
+        """Take in an attempt or a record of a tier; what cannot be read blocks nothing."""
+        ticket = ticket_of(record)
+        if ticket is None:
+            self._refuse(taken, record)
+        elif record.topic != "attempts":
             if not taken.done:
-                self._hold(taken, record)
-        elif self._is_copy(record):
+                self._hold(taken, ticket, record)
+        elif self._is_copy(ticket.key, record):
             telemetry.COPIES_DROPPED.labels(GROUP).inc()
             taken.done = True
         elif not taken.done:
-            self._schedule(taken, record)
+            self._schedule(taken, ticket, record)
 
-    def _schedule(self, taken: Input, record: Record) -> None:
-        decision = record.headers[headers.DECISION]
-        if decision == b"retry":
-            self.processor.finish(taken, self._retry(record))
-        elif decision == b"failed":
+    def _refuse(self, taken: Input, record: Record) -> None:
+        if not taken.done:
+            now, detail = self._context.clock.now(), "the headers do not say what is to be done, or when"
+            self._release_position(taken)
+            self.processor.finish(
+                taken, invalid_output(self._context.codec, record, "undecodable", detail, now)
+            )
+
+    def _release_position(self, taken: Input) -> None:
+        if taken.positions is None:
+            self.processor.progress.release(taken)
+
+    def _schedule(self, taken: Input, ticket: Ticket, record: Record) -> None:
+        if ticket.decision == b"retry":
+            self.processor.finish(taken, self._retry(ticket, record))
+        elif ticket.decision == b"failed":
             telemetry.DEAD_LETTERS.inc()
             found = {**record.headers, headers.CAUSE: _cause(record)}
             output = Output("dead-letters", record.partition, record.key, record.value, found)
@@ -139,10 +184,9 @@ class Scheduler:
         else:
             settle(taken)
 
-    def _retry(self, record: Record) -> Output:
+    def _retry(self, ticket: Ticket, record: Record) -> Output:
         """Slice the next delivery off the attempt's record and put it on its first tier."""
-        length, due = int(record.headers[headers.LENGTH]), int(record.headers[headers.DUE])
-        topic = tier_topic(tier_for(due - self._context.clock.now(), self._tiers_us))
+        topic = tier_topic(tier_for(ticket.due - self._context.clock.now(), self._tiers_us))
         telemetry.RETRIES_SCHEDULED.labels(topic).inc()
         found = {
             headers.CAUSE: _cause(record),
@@ -150,20 +194,20 @@ class Scheduler:
             headers.ATTEMPT: b"%d" % (int(record.headers[headers.ATTEMPT]) + 1),
             headers.DUE: record.headers[headers.DUE],
         }
-        return Output(topic, record.partition, record.key, (record.value or b"")[-length:], found)
+        return Output(topic, record.partition, record.key, (record.value or b"")[-ticket.length :], found)
 
     # -- tiers -------------------------------------------------------------------------
 
-    def _hold(self, taken: Input, record: Record) -> None:
+    def _hold(self, taken: Input, ticket: Ticket, record: Record) -> None:
         self._order += 1
         size = len(record.value or b"")
         if record.topic == RETRY_NOW:
-            heapq.heappush(self._due, Held(int(record.headers[headers.DUE]), self._order, taken, record))
+            heapq.heappush(self._due, Held(ticket.due, self._order, ticket.due, taken, record))
             self._due_bytes += size
             return
         leaves_at = record.timestamp + self._delay_of[record.topic]
         tier = self._tiers[taken.owner.at]
-        tier.held.append(Held(leaves_at, self._order, taken, record))
+        tier.held.append(Held(leaves_at, self._order, ticket.due, taken, record))
         tier.bytes += size
 
     def release(self) -> int:
@@ -171,27 +215,29 @@ class Scheduler:
         now = self._context.clock.now()
         following = now + 1_000_000
         for at, tier in self._tiers.items():
-            while tier.held and tier.held[0].leaves_at <= now:
+            while tier.held and tier.held[0].leaves_at <= now and self._has_room():
                 held = tier.held.popleft()
                 tier.bytes -= len(held.record.value or b"")
                 self._leave(held, now)
             if tier.held:
                 following = min(following, tier.held[0].leaves_at)
             self._balance(at, tier, now)
-        while self._due and self._due[0].leaves_at <= now:
+        while self._due and self._due[0].leaves_at <= now and self._has_room():
             held = heapq.heappop(self._due)
             self._due_bytes -= len(held.record.value or b"")
             self._leave(held, now)
         return min(following, self._due[0].leaves_at) if self._due else following
+
+    def _has_room(self) -> bool:
+        return len(self.processor.producer) < UNACKNOWLEDGED_MAX
 
     def _leave(self, held: Held, now: int) -> None:
         """Send a record on to `deliveries` if it is due, else to the largest tier that fits."""
         taken, record = held.taken, held.record
         if taken.owner.stopping:
             return
-        if taken.positions is None:
-            self.processor.progress.release(taken)
-        due = int(record.headers[headers.DUE])
+        self._release_position(taken)
+        due = held.due
         topic = "deliveries" if due <= now else tier_topic(tier_for(due - now, self._tiers_us))
         if due <= now:
             telemetry.RETRIES_RELEASED.inc()
@@ -206,11 +252,18 @@ class Scheduler:
             low = len(self._due) < DUE_MAX // 2 and self._due_bytes < DUE_BYTES_MAX // 2
         else:
             full = len(tier.held) > HELD_MAX or tier.bytes > HELD_BYTES_MAX
-            low = not tier.held or tier.held[-1].leaves_at - now < RESUME_AHEAD_US
-        if full and not low:
+            low = self._is_low(self._delay_of[at[0]], tier, now)
+        if full:
             self.processor.consumer.pause(at)
         elif low:
             self.processor.consumer.resume(at)
+
+    def _is_low(self, delay_us: int, tier: Tier, now: int) -> bool:
+        if not tier.held:
+            return True
+        if delay_us > 2 * RESUME_AHEAD_US:
+            return tier.held[-1].leaves_at - now < RESUME_AHEAD_US
+        return len(tier.held) < HELD_MAX // 2 and tier.bytes < HELD_BYTES_MAX // 2
 
     # -- the loop ----------------------------------------------------------------------
 

@@ -58,6 +58,10 @@ class BrokerUnreachableError(LogError):
     """No broker answered within the time that the settings allow."""
 
 
+class QueueFullError(LogError):
+    """What was sent and is not acknowledged yet leaves no room; whoever sends must bound that."""
+
+
 class Rebalance(Protocol):
     """Told by a consumer, from within `poll`, what it owns."""
 
@@ -101,7 +105,10 @@ class Producer(Protocol):
     """Idempotent, acks=all. `send` may be called from any thread, `poll` from one."""
 
     def send(self, output: Output, acknowledged: Acknowledged) -> None:
-        """Queue it. A record the broker finally refuses halts the process."""
+        """Queue it; never waits, runs no callback. QueueFullError if there is no room.
+
+        A record the broker finally refuses halts the process.
+        """
 
     def poll(self, timeout: float = 0) -> None:
         """Run the callbacks of what has been acknowledged."""
@@ -119,7 +126,10 @@ class Transactions(Protocol):
     def write(
         self, outputs: Sequence[Output], consumed: Mapping[TopicPartition, int], consumer: Consumer
     ) -> None:
-        """One transaction. A newer owner of the same inputs makes it raise and change nothing."""
+        """One transaction. A newer owner of the same inputs makes it raise and change nothing.
+
+        After any other LogError it may have been committed or not: only a restart tells.
+        """
 
 
 class Reader(Protocol):
@@ -135,7 +145,10 @@ class Reader(Protocol):
         """First offset appended at or after `timestamp` (microseconds); the end if there is none."""
 
     def read(self, starts: Mapping[TopicPartition, int]) -> Iterator[Record]:
-        """Everything from each start to the end at the time of the call, in order a partition."""
+        """Everything from each start to the end at the time of the call, in order a partition.
+
+        TrimmedError if a start is not on the log; LogError if the log says nothing for too long.
+        """
 
     def close(self) -> None:
         """Let go of the connection."""

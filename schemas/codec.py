@@ -19,7 +19,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from fastavro import parse_schema, schemaless_reader, schemaless_writer
 from fastavro.schema import fingerprint, to_parsing_canonical_form
 
-from engine.core import endpoint, model
+from engine.core import change, endpoint, model
 
 MARKER = b"\xc3\x01"
 PREFIX_BYTES = 10
@@ -38,18 +38,18 @@ RECORDS: tuple[type, ...] = (
     endpoint.Endpoint,
     endpoint.Tenant,
     endpoint.DataKey,
-    endpoint.CreateEndpoint,
-    endpoint.UpdateEndpoint,
-    endpoint.EnableEndpoint,
-    endpoint.DisableEndpoint,
-    endpoint.DeleteEndpoint,
-    endpoint.EndpointCreated,
-    endpoint.EndpointUpdated,
-    endpoint.EndpointEnabled,
-    endpoint.EndpointDisabled,
-    endpoint.EndpointDeleted,
-    endpoint.TenantCreated,
-    endpoint.CommandRejected,
+    change.CreateEndpoint,
+    change.UpdateEndpoint,
+    change.EnableEndpoint,
+    change.DisableEndpoint,
+    change.DeleteEndpoint,
+    change.EndpointCreated,
+    change.EndpointUpdated,
+    change.EndpointEnabled,
+    change.EndpointDisabled,
+    change.EndpointDeleted,
+    change.TenantCreated,
+    change.CommandRejected,
 )
 """Every record of the log, in no order that matters."""
 

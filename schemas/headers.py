@@ -6,6 +6,8 @@ has it, and the read-back on assignment relies on it (docs/adr/0002).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 CAUSE = "cause"
 """topic:partition:offset of the input that led to this record."""
 DELIVERY = "delivery"
@@ -16,8 +18,12 @@ DUE = "due"
 """When the next attempt is due, microseconds since 1970 UTC."""
 LENGTH = "length"
 """Bytes of the embedded delivery at the end of the value."""
+VIEW = "view"
+"""On `messages`, by the API: partition:offset of `endpoints` that it had read up to for the tenant."""
 RANGE = "range"
 """first-last offsets of a RoutedBatch."""
+
+Coordinates = tuple[str, int, int]
 
 
 def cause(topic: str, partition: int, offset: int) -> bytes:
@@ -25,7 +31,32 @@ def cause(topic: str, partition: int, offset: int) -> bytes:
     return b"%s:%d:%d" % (topic.encode(), partition, offset)
 
 
-def parse_cause(value: bytes) -> tuple[str, int, int]:
+def parse_cause(value: bytes) -> Coordinates:
     """Undo `cause`; ValueError on anything else."""
     topic, partition, offset = value.rsplit(b":", 2)
     return topic.decode(), int(partition), int(offset)
+
+
+def cause_of(found: Mapping[str, bytes]) -> Coordinates | None:
+    """Return the coordinates of a record's input; None if it names none, or not as we do."""
+    try:
+        return parse_cause(found[CAUSE])
+    except (KeyError, ValueError):
+        return None
+
+
+def view(partition: int, offset: int) -> bytes:
+    """Encode how far a view of `endpoints` had read."""
+    return b"%d:%d" % (partition, offset)
+
+
+def parse_view(value: bytes) -> tuple[int, int] | None:
+    """Undo `view`; None for anything else."""
+    partition, _, offset = value.partition(b":")
+    return (int(partition), int(offset)) if partition.isdigit() and offset.isdigit() else None
+
+
+def attempt_key(found: Mapping[str, bytes]) -> bytes | None:
+    """Return what tells one attempt of one delivery from all others; None if the headers do not say."""
+    delivery, attempt = found.get(DELIVERY), found.get(ATTEMPT)
+    return None if not delivery or not attempt else delivery + b"/" + attempt

@@ -8,24 +8,24 @@ from collections import OrderedDict
 
 from engine.api.problems import Problem
 from engine.api.publisher import Publisher
-from engine.core.endpoint import (
-    ALREADY,
+from engine.core.change import (
     Command,
     CommandRejected,
     CreateEndpoint,
     DisableEndpoint,
     EnableEndpoint,
-    Endpoint,
     EndpointCreated,
     EndpointDeleted,
     EndpointDisabled,
     EndpointEnabled,
     EndpointUpdated,
 )
+from engine.core.endpoint import ALREADY, Endpoint
 from engine.core.routing import partition_of
 from engine.ports import Output
 from engine.runtime.context import Context
 from engine.runtime.views import CONFIGURATION_TOPICS, Configuration, View
+from schemas import headers
 
 DECIDED_WITHIN_S = 10.0
 SETTLE_S = 0.025
@@ -33,6 +33,14 @@ SETTLE_S = 0.025
 _POLL_S = 0.1
 _BATCH = 1_000
 _REMEMBERED = 10_000
+_STATUS_BY_REASON = (
+    ("does not exist", 404),
+    ("exists already", 409),
+    ("has changed since", 409),
+    ("there is no setting", 422),
+    ("secret cannot be opened", 503),
+)
+"""How a rejection is answered: part of its reason, which the control group words; 409 for any other."""
 _FACTS = (EndpointCreated, EndpointUpdated, EndpointEnabled, EndpointDisabled, EndpointDeleted)
 
 EndpointFact = EndpointCreated | EndpointUpdated | EndpointEnabled | EndpointDisabled | EndpointDeleted
@@ -64,6 +72,11 @@ class Control:
         self._view = View(self._log, CONFIGURATION_TOPICS, self.configuration.fold)
         self._view.load()
 
+    def seen(self, tenant: str) -> bytes:
+        """How far our view of the tenant's endpoints is: routers wait until theirs is as far."""
+        partition = partition_of(tenant, self._log.partitions("endpoints"))
+        return headers.view(partition, self._view.position("endpoints", partition))
+
     def follow_changes(self) -> None:
         """Run on a thread of its own, until `stop`."""
         while not self._stopped.is_set():
@@ -85,7 +98,7 @@ class Control:
         self._stopped.set()
 
     async def ask(self, command: Command) -> Endpoint:
-        """Return the endpoint as it is afterwards; Problem 404, 409 or, after 10 s, 503."""
+        """Return the endpoint as it is afterwards; Problem 404, 409, 422 or, at most 10 s later, 503."""
         partition = partition_of(command.tenant, self._log.partitions("commands"))
         key, value = command.tenant.encode(), self._codec.encode(command)
         await self._publisher.publish(Output("commands", partition, key, value))
@@ -103,14 +116,28 @@ class Control:
         return endpoint
 
     async def secret_of(self, endpoint: Endpoint) -> str:
-        """Return the newest signing secret; waits at most 10 s for our view to have the tenant's data key."""
-        async with asyncio.timeout(self._limit_s):
-            while True:
-                try:
-                    keyring = self.configuration.keyring
-                    return keyring.open(endpoint.tenant, endpoint.id, endpoint.secrets[-1])
-                except KeyError:
-                    await self._next_move()
+        """Return the newest signing secret; Problem 404 or, at most 10 s later, 503."""
+        if not endpoint.secrets:
+            raise Problem(404, f"endpoint {endpoint.id!r} was deleted meanwhile")
+        try:
+            async with asyncio.timeout(self._limit_s):
+                return await self._opened(endpoint)
+        except (TimeoutError, ValueError):
+            raise Problem(
+                503,
+                f"endpoint {endpoint.id!r} exists, but its secret could not be opened within "
+                f"{self._limit_s:g} s: do the API and control have the same master key? "
+                "A new endpoint's secret is in no later answer: delete the endpoint and create it again",
+            ) from None
+
+    async def _opened(self, endpoint: Endpoint) -> str:
+        """Wait for our view to have the tenant's data key; ValueError if that opens it not."""
+        while True:
+            try:
+                keyring = self.configuration.keyring
+                return keyring.open(endpoint.tenant, endpoint.id, endpoint.secrets[-1])
+            except KeyError:
+                await self._next_move()
 
     async def _next_move(self) -> None:
         """Return when something has been followed that the caller, who looked just now, has not seen."""
@@ -127,7 +154,7 @@ class Control:
         """Return the endpoint once our view has what the command led to; None before."""
         fact = self._facts.get(command.command_id)
         if isinstance(fact, CommandRejected) and fact.reason != ALREADY:
-            raise _rejected(fact)
+            raise rejected(fact)
         if fact is None or isinstance(fact, CommandRejected):
             return _as_wanted(command, self.configuration.endpoints.get(command.endpoint_id))
         endpoint = self.configuration.endpoints.get(fact.endpoint_id)
@@ -147,5 +174,7 @@ def _as_wanted(command: Command, endpoint: Endpoint | None) -> Endpoint | None:
             return None
 
 
-def _rejected(fact: CommandRejected) -> Problem:
-    return Problem(409 if fact.command == CreateEndpoint.__name__ else 404, fact.reason)
+def rejected(fact: CommandRejected) -> Problem:
+    """Build the problem that a rejection is answered with."""
+    found = (status for part, status in _STATUS_BY_REASON if part in fact.reason)
+    return Problem(next(found, 409), fact.reason)

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 
 from engine.api.models import EndpointAnswer, EndpointInput, EndpointPatch
 from engine.api.problems import FieldError, wrong
+from engine.core.change import EndpointSettings
+from engine.core.duration import format_duration, parse_duration
 from engine.core.egress import check_url
-from engine.core.endpoint import Endpoint, EndpointSettings
+from engine.core.endpoint import Endpoint
 from engine.core.profile import Profile, check_secret, rfc3339
 from engine.runtime.context import Context
-from engine.runtime.settings import format_duration, parse_duration
 
 _MS = 1_000
 SETTINGS = (

@@ -15,15 +15,15 @@ from engine.api.ids import Origin, origin
 from engine.api.models import CreatedAnswer, EndpointAnswer, EndpointInput, EndpointList, EndpointPatch
 from engine.api.problems import FieldError, Problem, wrong
 from engine.api.services import Services
-from engine.core.endpoint import (
+from engine.core.change import (
     CreateEndpoint,
     DeleteEndpoint,
     DisableEndpoint,
     EnableEndpoint,
-    Endpoint,
     SealedSecret,
     UpdateEndpoint,
 )
+from engine.core.endpoint import Endpoint
 from engine.core.profile import generate_secret
 from engine.runtime.vault import COMMAND_KEY_ID
 

@@ -13,6 +13,7 @@ from engine.api.auth import Authenticated, Caller, Needed
 from engine.api.endpoints import IdempotencyKey
 from engine.api.ids import origin
 from engine.api.models import BATCH_MAX, Accepted, BatchAnswer, MessageAnswer, MessageBatch, MessageInput
+from engine.api.payloads import Place, Published
 from engine.api.problems import FieldError, Problem, wrong
 from engine.api.services import Services
 from engine.core import rawjson
@@ -21,6 +22,7 @@ from engine.core.rawjson import Part
 from engine.core.routing import message_key, partition_of
 from engine.core.submission import RefusedError, check_fields, read_message
 from engine.ports import Output
+from schemas import headers
 
 router = APIRouter(prefix="/v1/messages", tags=["messages"])
 
@@ -63,14 +65,29 @@ async def get_message(
     message_id: str, services: Needed, caller: Authenticated, tenant: str | None = None
 ) -> Response:
     """Show a message with its payload and timeline: each delivery, each attempt, each decision."""
-    history = services.history
-    told = await asyncio.to_thread(history.timeline, message_id, caller.tenant or tenant or "")
+    wanted = caller.tenant or tenant or ""
+    told = await asyncio.to_thread(services.history.timeline, message_id, wanted)
     if told is None:
-        raise Problem(404, f"there is no message {message_id!r}, or it was accepted a moment ago")
+        return _json(timeline.not_yet(await _lately(services, message_id, wanted)), 200)
     at = ("messages", int(str(told.message["topic_partition"])))
     offset = int(str(told.message["topic_offset"]))
     published = await asyncio.to_thread(services.payloads.read, at, offset)
     return _json(timeline.answer(told, published), 200)
+
+
+async def _lately(services: Services, message_id: str, tenant: str) -> Published:
+    """Return a message that this process has accepted and the history doesn't have yet; Problem 404."""
+    place = services.lately.get(message_id.encode())
+    if place is not None and tenant in ("", place.tenant):
+        at = ("messages", place.partition)
+        published = await asyncio.to_thread(services.payloads.read, at, place.offset)
+        if published is not None:
+            return published
+    raise Problem(
+        404,
+        f"there is no message {message_id!r}; one that was published a moment ago "
+        "may take a few seconds to show",
+    )
 
 
 def _parse(body: bytes, wrapped: int) -> dict[str, Part]:
@@ -116,9 +133,12 @@ async def _publish(services: Services, message: MessagePublished) -> None:
     context = services.context
     key = message_key(message.id, message.tenant, message.ordering_key)
     partition = partition_of(key, context.log.partitions("messages"))
-    await services.publisher.publish(
-        Output("messages", partition, key.encode(), context.codec.encode(message))
+    found = {headers.VIEW: services.control.seen(message.tenant)}
+    offset = await services.publisher.publish(
+        Output("messages", partition, key.encode(), context.codec.encode(message), found)
     )
+    place = Place(message.tenant, partition, offset)
+    services.lately.put(message.id.encode(), place, context.clock.now())
 
 
 def _message(services: Services, caller: Caller, found: Mapping[str, Part], new_id: str) -> MessagePublished:

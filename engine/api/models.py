@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, JsonValue, SecretStr
 
+from engine.core.duration import parse_duration
 from engine.core.template import RESERVED_HEADERS
-from engine.runtime.settings import parse_duration
 
 HEADERS_MAX = 20
 HEADER_VALUE_MAX = 4_096

@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 from threading import Lock
+from typing import NamedTuple
 
 from engine.core.model import MessagePublished
 from engine.ports import Log, Reader, TopicPartition, TrimmedError
 from schemas.codec import Codec
+
+
+class Place(NamedTuple):
+    """Whose a message is, and where on `messages`."""
+
+    tenant: str
+    partition: int
+    offset: int
+
+
+class Published(NamedTuple):
+    """A message as the log has it; `accepted_at` is the broker's append time, microseconds."""
+
+    message: MessagePublished
+    accepted_at: int
 
 
 class Payloads:
@@ -18,8 +34,8 @@ class Payloads:
         self._reader: Reader | None = None
         self._lock = Lock()
 
-    def read(self, at: TopicPartition, offset: int) -> MessagePublished | None:
-        """Return the message at these coordinates; None if the log no longer has it."""
+    def read(self, at: TopicPartition, offset: int) -> Published | None:
+        """Return what is at these coordinates; None if the log no longer has it."""
         with self._lock:
             if self._reader is None:
                 self._reader = self._log.reader()
@@ -32,7 +48,7 @@ class Payloads:
                 return None
         if record is None or record.offset != offset:
             return None
-        return self._codec.decode_as(MessagePublished, record.value)
+        return Published(self._codec.decode_as(MessagePublished, record.value), record.timestamp)
 
     def close(self) -> None:
         """Close the reader."""

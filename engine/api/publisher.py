@@ -7,22 +7,33 @@ import threading
 from collections import deque
 
 from engine.api.problems import Problem
-from engine.ports import Output, Producer
+from engine.ports import Output, Producer, QueueFullError
 
 ACKNOWLEDGED_WITHIN_S = 10.0
 _IDLE_S = 0.5
 _POLL_S = 0.05
 _WAITING_MAX = 20_000
 _WAITING_BYTES_MAX = 128 << 20
+_FULL = "too many records wait for Kafka: send less at a time"
+_RETRY = {"Retry-After": "1"}
 
 
 class Publisher:
     """One producer, polled by whoever runs `run` on a thread. `publish` is called on the loop."""
 
-    def __init__(self, producer: Producer) -> None:
+    def __init__(
+        self,
+        producer: Producer,
+        *,
+        limit_s: float = ACKNOWLEDGED_WITHIN_S,
+        waiting_bytes_max: int = _WAITING_BYTES_MAX,
+    ) -> None:
+        """Make it on the loop. `limit_s`: how long an acknowledgement is waited for."""
         self._producer = producer
+        self._limit_s = limit_s
+        self._waiting_bytes_max = waiting_bytes_max
         self._loop = asyncio.get_running_loop()
-        self._acknowledged: deque[tuple[asyncio.Future[int], int]] = deque()
+        self._acknowledged: deque[tuple[asyncio.Future[int], int, int]] = deque()
         self._settling = False
         self._waiting_bytes = 0
         self._sent = threading.Event()
@@ -30,26 +41,31 @@ class Publisher:
 
     async def publish(self, output: Output) -> int:
         """Return the offset once all replicas have it; Problem 503 if that takes too long."""
-        size = len(output.value or b"")
-        if len(self._producer) >= _WAITING_MAX or self._waiting_bytes + size > _WAITING_BYTES_MAX:
-            raise Problem(
-                503, "too many records wait for Kafka: send less at a time", headers={"Retry-After": "1"}
-            )
-        future: asyncio.Future[int] = self._loop.create_future()
-        self._waiting_bytes += size
-        self._producer.send(output, lambda offset: self._acknowledge(future, offset))
-        self._sent.set()
+        future = self._send(output)
         try:
-            async with asyncio.timeout(ACKNOWLEDGED_WITHIN_S):
+            async with asyncio.timeout(self._limit_s):
                 return await future
         except TimeoutError:
             raise Problem(
                 503,
-                f"Kafka has not acknowledged it within {ACKNOWLEDGED_WITHIN_S:g} s: it may yet; "
+                f"Kafka has not acknowledged it within {self._limit_s:g} s: it may yet; "
                 "repeat it with the same id or Idempotency-Key",
+                headers=_RETRY,
             ) from None
-        finally:
-            self._waiting_bytes -= size
+
+    def _send(self, output: Output) -> asyncio.Future[int]:
+        """Queue it if there is room. It takes room until Kafka has it, even if nobody waits any more."""
+        size = len(output.key or b"") + len(output.value or b"")
+        if len(self._producer) >= _WAITING_MAX or self._waiting_bytes + size > self._waiting_bytes_max:
+            raise Problem(503, _FULL, headers=_RETRY)
+        future: asyncio.Future[int] = self._loop.create_future()
+        try:
+            self._producer.send(output, lambda offset: self._acknowledge(future, size, offset))
+        except QueueFullError:
+            raise Problem(503, _FULL, headers=_RETRY) from None
+        self._waiting_bytes += size
+        self._sent.set()
+        return future
 
     def run(self) -> None:
         """Poll until `stop`, then wait for what was sent; LogError if the broker finally refuses a record."""
@@ -66,9 +82,9 @@ class Publisher:
         self._stopped.set()
         self._sent.set()
 
-    def _acknowledge(self, future: asyncio.Future[int], offset: int) -> None:
+    def _acknowledge(self, future: asyncio.Future[int], size: int, offset: int) -> None:
         """On the polling thread: one wake-up of the loop for all that is acknowledged together."""
-        self._acknowledged.append((future, offset))
+        self._acknowledged.append((future, size, offset))
         if not self._settling:
             self._settling = True
             self._loop.call_soon_threadsafe(self._settle)
@@ -76,6 +92,7 @@ class Publisher:
     def _settle(self) -> None:
         self._settling = False
         while self._acknowledged:
-            future, offset = self._acknowledged.popleft()
+            future, size, offset = self._acknowledged.popleft()
+            self._waiting_bytes -= size
             if not future.done():
                 future.set_result(offset)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -26,6 +27,7 @@ _LOG = telemetry.logger("api")
 def serve(settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM; raises what ended a thread that follows the log."""
     telemetry.configure(settings.log_level)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the loop listens to it
     uvloop.run(_serve(open_context(settings)))
 
 

@@ -10,13 +10,17 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from engine.api.control import DECIDED_WITHIN_S, Control
-from engine.api.payloads import Payloads
+from engine.api.payloads import Payloads, Place
 from engine.api.publisher import Publisher
+from engine.core.recent import Recent
 from engine.runtime.clickhouse import History
 from engine.runtime.context import Context
 from engine.runtime.settings import SettingsError
 from engine.runtime.vault import Keyring
 from engine.runtime.views import Configuration
+
+_LATELY_US = 600_000_000
+_LATELY_MAX = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,8 @@ class Services:
     publisher: Publisher
     control: Control
     payloads: Payloads
+    lately: Recent[Place]
+    """Where messages accepted by this process are on the log, by id, until the history has them."""
     history: History
     admin_digest: bytes
     """SHA-256 of the admin key."""
@@ -49,15 +55,17 @@ async def started(
     keyring = Keyring(context.vault)
     configuration = Configuration(context.codec, keyring)
     loop = asyncio.get_running_loop()
+    await asyncio.to_thread(_warm, context)
     publisher = Publisher(await asyncio.to_thread(context.log.producer))
     control = Control(context, configuration, publisher, limit_s)
     await asyncio.to_thread(control.load)
     payloads = Payloads(context.log, context.codec)
+    lately: Recent[Place] = Recent(_LATELY_US, _LATELY_MAX)
     steps = (publisher.run, control.follow_changes, control.follow_configuration)
     pool = ThreadPoolExecutor(len(steps), "api")
     threads = [loop.run_in_executor(pool, step) for step in steps]
     try:
-        yield Services(context, configuration, publisher, control, payloads, history, digest, threads)
+        yield Services(context, configuration, publisher, control, payloads, lately, history, digest, threads)
     finally:
         publisher.stop()
         control.stop()
@@ -65,6 +73,12 @@ async def started(
         pool.shutdown()
         payloads.close()
         history.close()
+
+
+def _warm(context: Context) -> None:
+    """Look the topics up that routes write to: the first time blocks, which the loop must not."""
+    for topic in ("messages", "commands", "endpoints"):
+        context.log.partitions(topic)
 
 
 def _admin_digest(context: Context) -> bytes:

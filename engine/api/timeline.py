@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 
 import orjson
 
+from engine.api.payloads import Published
 from engine.core.model import MessagePublished
 from engine.runtime.clickhouse import Row, Timeline
 
@@ -17,7 +18,7 @@ _ATTEMPT = (
 _DELIVERY = ("endpoint_id", "status", "reason", "origin", "updated_at", "next_attempt_at")
 
 
-def answer(told: Timeline, published: MessagePublished | None) -> dict[str, object]:
+def answer(told: Timeline, published: Published | None) -> dict[str, object]:
     """Put attempts into their deliveries; the payload as it was published, if the log still has it."""
     message = told.message
     attempts: dict[object, list[dict[str, object]]] = {}
@@ -38,12 +39,30 @@ def answer(told: Timeline, published: MessagePublished | None) -> dict[str, obje
     }
 
 
-def _payload(message: Row, published: MessagePublished | None) -> dict[str, object]:
+def not_yet(published: Published) -> dict[str, object]:
+    """Show a message that the history doesn't have yet: nothing is known of its deliveries."""
+    message, accepted_at = published
+    return {
+        "id": message.id,
+        "tenant": message.tenant,
+        "event_type": message.event_type,
+        "accepted_at": time_text(datetime.fromtimestamp(accepted_at // 1000 / 1000, UTC)),
+        "bytes": len(message.payload),
+        "payload": _fragment(message),
+        "deliveries": [],
+    }
+
+
+def _payload(message: Row, published: Published | None) -> dict[str, object]:
     """Nothing if the coordinates are another message's: topics may have been made anew."""
     wanted = (message["tenant"], message["message_id"])
-    if published is None or (published.tenant, published.id) != wanted:
+    if published is None or (published.message.tenant, published.message.id) != wanted:
         return {}
-    return {"payload": orjson.Fragment(published.payload or b"{}")}
+    return {"payload": _fragment(published.message)}
+
+
+def _fragment(message: MessagePublished) -> orjson.Fragment:
+    return orjson.Fragment(message.payload or b"{}")
 
 
 def _chosen(row: Mapping[str, object], names: tuple[str, ...]) -> dict[str, object]:

@@ -30,6 +30,7 @@ _STATUS: Mapping[str, int] = {
     "engine.runtime.clickhouse.UnavailableError": UNREACHABLE,
     "engine.runtime.settings.SettingsError": WRONG_INPUT,
     "builtins.ConnectionError": UNREACHABLE,
+    "builtins.TimeoutError": UNREACHABLE,
     "builtins.OSError": WRONG_INPUT,
     "httpx.TransportError": UNREACHABLE,
 }

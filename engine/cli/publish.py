@@ -103,10 +103,22 @@ def send_all(log: Log, items: Iterable[Item], show: Callable[[int], None]) -> Co
 
 
 def _send(producer: Producer, output: OutputRecord, counts: Counts) -> None:
-    producer.send(output, counts.acknowledged)
+    """Send it once there is room; what is acknowledged meanwhile is counted."""
+    while not _is_queued(producer, output, counts):
+        producer.poll(_POLL_S)
     producer.poll()
     while len(producer) >= _WAITING_MAX:
         producer.poll(_POLL_S)
+
+
+def _is_queued(producer: Producer, output: OutputRecord, counts: Counts) -> bool:
+    from engine.ports import QueueFullError  # noqa: PLC0415
+
+    try:
+        producer.send(output, counts.acknowledged)
+    except QueueFullError:
+        return False
+    return True
 
 
 @contextmanager

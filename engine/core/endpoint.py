@@ -1,4 +1,4 @@
-"""The endpoint aggregate: what was asked (commands), what happened (facts), and the rules between.
+"""The endpoint aggregate: its snapshot, and the rules between commands and facts.
 
 `decide` turns a command into facts, `evolve` folds a fact into the snapshot.
 Every change of an endpoint happens here and nowhere else.
@@ -6,36 +6,26 @@ Every change of an endpoint happens here and nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import assert_never
 
-
-@dataclass(frozen=True, slots=True)
-class EndpointSettings:
-    """What a person chooses about an endpoint; None is the profile's default (event types: all)."""
-
-    url: str
-    event_types: tuple[str, ...] | None = None
-    profile: str = "standard"
-    headers: Mapping[str, str] = field(default_factory=dict)
-    description: str = ""
-    retry_policy: tuple[int, ...] | None = None
-    """Delays before each retry, milliseconds."""
-    timeout_ms: int | None = None
-    rate_limit: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SealedSecret:
-    """A signing secret under its tenant's data key; signs from `effective_at` to `expires_at` (0: no end)."""
-
-    version: int
-    data_key_id: str
-    nonce: bytes
-    ciphertext: bytes
-    effective_at: int = 0
-    expires_at: int = 0
+from engine.core.change import (
+    Command,
+    CommandRejected,
+    CreateEndpoint,
+    DeleteEndpoint,
+    DisableEndpoint,
+    EnableEndpoint,
+    EndpointCreated,
+    EndpointDeleted,
+    EndpointDisabled,
+    EndpointEnabled,
+    EndpointFact,
+    EndpointSettings,
+    EndpointUpdated,
+    SealedSecret,
+    UpdateEndpoint,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,125 +65,6 @@ class DataKey:
     nonce: bytes
     wrapped: bytes
     created_at: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Command:
-    command_id: str
-    tenant: str
-    actor: str
-    requested_at: int
-    endpoint_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class CreateEndpoint(_Command):
-    """Asks for a new endpoint."""
-
-    settings: EndpointSettings
-    enabled: bool
-    secret: SealedSecret
-
-
-@dataclass(frozen=True, slots=True)
-class UpdateEndpoint(_Command):
-    """Asks to change the settings named in `fields`."""
-
-    fields: tuple[str, ...]
-    settings: EndpointSettings
-
-
-@dataclass(frozen=True, slots=True)
-class EnableEndpoint(_Command):
-    """Asks to enable an endpoint."""
-
-
-@dataclass(frozen=True, slots=True)
-class DisableEndpoint(_Command):
-    """Asks to disable an endpoint, if it still has `expected_epoch` (when given)."""
-
-    reason: str
-    expected_epoch: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteEndpoint(_Command):
-    """Asks to delete an endpoint."""
-
-
-Command = CreateEndpoint | UpdateEndpoint | EnableEndpoint | DisableEndpoint | DeleteEndpoint
-
-
-@dataclass(frozen=True, slots=True)
-class _Fact:
-    command_id: str
-    tenant: str
-    actor: str
-    at: int
-    endpoint_id: str
-    version: int
-
-
-@dataclass(frozen=True, slots=True)
-class EndpointCreated(_Fact):
-    """An endpoint was created."""
-
-    settings: EndpointSettings
-    enabled: bool
-    secret: SealedSecret
-
-
-@dataclass(frozen=True, slots=True)
-class EndpointUpdated(_Fact):
-    """Settings were changed; `settings` are all of them afterwards."""
-
-    fields: tuple[str, ...]
-    settings: EndpointSettings
-
-
-@dataclass(frozen=True, slots=True)
-class EndpointEnabled(_Fact):
-    """An endpoint was enabled."""
-
-
-@dataclass(frozen=True, slots=True)
-class EndpointDisabled(_Fact):
-    """An endpoint was disabled; its epoch went up."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class EndpointDeleted(_Fact):
-    """An endpoint was deleted with its secrets."""
-
-
-@dataclass(frozen=True, slots=True)
-class TenantCreated:
-    """A tenant was created, by its route or by its first endpoint."""
-
-    command_id: str
-    tenant: str
-    actor: str
-    at: int
-    name: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class CommandRejected:
-    """A command was refused; nothing changed."""
-
-    command_id: str
-    tenant: str
-    actor: str
-    at: int
-    endpoint_id: str
-    command: str
-    reason: str
-
-
-EndpointFact = EndpointCreated | EndpointUpdated | EndpointEnabled | EndpointDisabled | EndpointDeleted
-Fact = EndpointFact | TenantCreated | CommandRejected
 
 
 _SETTINGS = {each.name for each in fields(EndpointSettings)}

@@ -13,6 +13,9 @@ from engine.core.model import MessagePublished
 _MURMUR_SEED = 0x9747B28C
 _MURMUR_MULTIPLIER = 0x5BD1E995
 _MASK = 0xFFFFFFFF
+TENANT_MAX = 128
+NAME_MAX = 256
+"""Characters of a message id, an event type."""
 
 
 def murmur2(key: bytes) -> int:
@@ -55,16 +58,23 @@ def _is_token(text: str, *, extra: str = "") -> bool:
     return bool(text) and text.isascii() and text.isprintable() and not any(c in text for c in " " + extra)
 
 
+def is_tenant(name: str) -> bool:
+    """Whether a tenant may be called that."""
+    return 0 < len(name) <= TENANT_MAX and name.isprintable() and name == name.strip()
+
+
 def refusal(message: MessagePublished, payload_max: int) -> tuple[str, str] | None:
     """Why a message must go to `invalid`: (reason, detail); None if its envelope is sound."""
     if not message.tenant:
         return "tenant", "tenant is empty: name the customer whose endpoints are to be told"
+    if not is_tenant(message.tenant):
+        return "tenant", f"tenant must be at most {TENANT_MAX} printable characters, without spaces around"
     if not _is_token(message.id, extra="."):
         return "id", "id must be printable ASCII without spaces or '.'"
-    if len(message.id) > 256:
-        return "id", "id must be at most 256 characters"
-    if not _is_token(message.event_type) or len(message.event_type) > 256:
-        return "event_type", "event_type must be 1 to 256 printable ASCII characters without spaces"
+    if len(message.id) > NAME_MAX:
+        return "id", f"id must be at most {NAME_MAX} characters"
+    if not _is_token(message.event_type) or len(message.event_type) > NAME_MAX:
+        return "event_type", f"event_type must be 1 to {NAME_MAX} printable ASCII characters without spaces"
     if len(message.payload) > payload_max:
         return "too_large", f"payload has {len(message.payload)} bytes, more than the limit of {payload_max}"
     return None

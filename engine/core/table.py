@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from engine.core.duration import parse_duration
+
 T = TypeVar("T")
 C = TypeVar("C", bound=str)
 
-_DURATION = re.compile("([0-9]{1,9})(ms|s|m|h|d)")
-_UNITS_US = {"ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
 _KINDS: Mapping[type, str] = {str: "a text", bool: "true or false", list: "a list", dict: "a table"}
 
 
@@ -95,10 +94,10 @@ class Table:
         return durations
 
     def _microseconds(self, key: str, text: str) -> int:
-        match = _DURATION.fullmatch(text)
-        if match is None:
-            raise self.wrong(key, f"{text!r} is no duration; write a whole number and ms, s, m, h or d")
-        return int(match[1]) * _UNITS_US[match[2]]
+        try:
+            return parse_duration(text)
+        except ValueError as error:
+            raise self.wrong(key, str(error)) from None
 
     def _expect(self, key: str, kind: type[T]) -> T:
         if key not in self.values:

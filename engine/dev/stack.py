@@ -22,6 +22,7 @@ from typing import Self
 from engine.dev.broker import Broker, answers
 from engine.dev.process import free_port, port_is_free, spawn, stop, tail
 from engine.dev.supervisor import Program, Supervisor, ending, http_ready
+from engine.runtime.settings import load_settings
 from engine.runtime.topics import GROUPS
 
 _HOST = "127.0.0.1"
@@ -29,8 +30,8 @@ _SERVER_READY_S = 60.0
 _READY_S = 90.0
 _COMMAND_S = 90.0
 _COMMAND_STOP_S = 5.0
-# A group may drain for HOOKLOG_DRAIN_S (30 s by default) before it is killed.
-_STOP_S: Mapping[str, float] = {"api": 15, "groups": 40, "store": 15, "kafka": 20}
+# A group may drain for HOOKLOG_DRAIN_S first.
+_STOP_S: Mapping[str, float] = {"api": 15, "after drain": 10, "store": 15, "kafka": 20}
 _COMMAND = (sys.executable, "-m", "engine.cli.main")
 # The demo, the tests and a first try send to receivers on this machine.
 _DEFAULTS = {"HOOKLOG_ALLOW_HTTP": "true", "HOOKLOG_EGRESS_ALLOW": "127.0.0.0/8,::1/128"}
@@ -70,6 +71,7 @@ class Stack:
         self.folder = folder.absolute()
         self._say = say
         self._given = {**os.environ, **(overrides or {})}
+        self._drain_s = _drain_s(self._given)
         self._ports = Ports(*(port or free_port() for port in (ports.api, ports.kafka, ports.clickhouse)))
         self._metrics = {group: free_port() for group in GROUPS}
         self.supervisor = Supervisor(self.folder / "logs", say)
@@ -144,7 +146,7 @@ class Stack:
         if self.supervisor.pids():
             self._say("stopping")
         self.supervisor.stop(["api"], _STOP_S["api"])
-        self.supervisor.stop(GROUPS, _STOP_S["groups"])
+        self.supervisor.stop(GROUPS, self._drain_s + _STOP_S["after drain"])
         self.supervisor.stop(["store"], _STOP_S["store"])
         self.supervisor.stop(["kafka"], _STOP_S["kafka"])
         self._held.close()
@@ -224,6 +226,12 @@ class Stack:
         ready = partial(http_ready, f"{self.api}/readyz")
         self.supervisor.start(Program("api", [*_COMMAND, "run", "api"], ready, env))
         self.wait_ready()
+
+
+def _drain_s(given: Mapping[str, str]) -> float:
+    """How long the groups may drain, as they will read it; SettingsError."""
+    overrides = {"drain_s": given["HOOKLOG_DRAIN_S"]} if "HOOKLOG_DRAIN_S" in given else {}
+    return load_settings(**overrides).drain_s
 
 
 @contextmanager

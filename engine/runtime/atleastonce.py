@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from engine.ports import Consumer, Log, LogError, Position, Record, TopicPartition
+from engine.runtime import telemetry
+from schemas.codec import UnknownSchemaError
+
+_LOG = telemetry.logger("atleastonce")
+T = TypeVar("T")
 
 
 def start_of(
@@ -28,20 +34,48 @@ class AtLeastOnce:
         self._log = log
         self._group = group
         self.next: dict[TopicPartition, int] = {}
+        self._held: set[TopicPartition] = set()
+        """Partitions that wait before a record of a newer hooklog."""
         self.gained = False
         """Set when partitions were assigned; cleared by whoever has to prepare for them."""
         self.consumer: Consumer = log.consumer(group, topics, self, patience_ms=patience_ms)
 
     def poll(self, timeout: float, limit: int) -> list[Record]:
         """Records of partitions we own; taking them in moves `next`."""
-        records = [
-            record
-            for record in self.consumer.poll(timeout, limit)
-            if record.offset >= self.next.get((record.topic, record.partition), record.offset + 1)
-        ]
+        records = [record for record in self.consumer.poll(timeout, limit) if self._is_next(record)]
         for record in records:
             self.next[record.topic, record.partition] = record.offset + 1
         return records
+
+    def _is_next(self, record: Record) -> bool:
+        at = record.topic, record.partition
+        return at not in self._held and record.offset >= self.next.get(at, record.offset + 1)
+
+    def each(self, records: Sequence[Record], handle: Callable[[Record], T]) -> Iterator[T]:
+        """Handle what `poll` returned, in order; a partition waits before what a newer hooklog wrote."""
+        for record in records:
+            at = record.topic, record.partition
+            if at not in self._held:
+                try:
+                    yield handle(record)
+                    continue
+                except UnknownSchemaError as error:
+                    self.hold(at, f"offset {record.offset}: {error}")
+            self.next[at] = min(self.next[at], record.offset)
+
+    def hold(self, at: TopicPartition, reason: str) -> None:
+        """Take nothing more of a partition: who owns it after the upgrade goes on from its commit."""
+        self._held.add(at)
+        self.consumer.pause(at)
+        telemetry.UNKNOWN_SCHEMA.labels(self._group).inc()
+        _LOG.error(
+            "partition.held",
+            group=self._group,
+            topic=at[0],
+            partition=at[1],
+            reason=reason,
+            todo="a newer hooklog wrote this: upgrade this group, which then goes on from here",
+        )
 
     def commit(self, *, wait: bool) -> None:
         """Commit everything taken in: call it when its effects are acknowledged."""
@@ -58,6 +92,7 @@ class AtLeastOnce:
         """Give up; what is not committed is done again by the next owner."""
         for at in partitions:
             self.next.pop(at, None)
+            self._held.discard(at)
 
     def lost(self, partitions: Sequence[TopicPartition]) -> None:
         """Give up."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from threading import Event
 
 from engine.core.profile import Profile
-from engine.ports import Clock, Log
+from engine.ports import Clock, Log, LogError
 from engine.runtime.clock import SystemClock
 from engine.runtime.kafka import KafkaLog
 from engine.runtime.profiles import load_profiles
@@ -31,6 +31,15 @@ class Context:
     worker: str
     """Name of this process in records and log lines."""
 
+    def profile(self, name: str) -> Profile:
+        """Return a profile that an endpoint names; LogError if this process does not know it."""
+        if name not in self.profiles:
+            raise LogError(
+                f"an endpoint has the profile {name!r}, which this process does not know: "
+                "set HOOKLOG_PROFILES_DIR to the same profiles everywhere"
+            )
+        return self.profiles[name]
+
 
 Ready = Callable[[], None]
 Run = Callable[[Context, Event, Ready], None]
@@ -38,13 +47,18 @@ Run = Callable[[Context, Event, Ready], None]
 
 
 def open_context(settings: Settings, log: Log | None = None) -> Context:
-    """Connect to the log (waiting for the broker) and load keys and profiles."""
+    """Connect to the log (waiting for the broker), load keys and profiles; LogError if topics are wrong."""
     return Context(
         settings=settings,
-        log=KafkaLog(settings) if log is None else log,
+        log=_checked(KafkaLog(settings)) if log is None else log,
         clock=SystemClock(),
         codec=Codec(),
         profiles=load_profiles(settings.profiles_dir),
         vault=AesVault(load_master_key(settings)),
         worker=f"{socket.gethostname()}-{os.getpid()}",
     )
+
+
+def _checked(log: KafkaLog) -> KafkaLog:
+    log.check()
+    return log

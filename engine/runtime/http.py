@@ -11,12 +11,14 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import aiohttp
 from aiohttp import ClientSession, TCPConnector
+from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from engine.core.address import Network, is_denied
@@ -26,6 +28,8 @@ from engine.ports import Request
 IDLE_S = 4.0
 BODY_MAX = 16 << 10
 DNS_CACHE_S = 10
+LOOKUPS_MAX = 64
+"""Names looked up at a time: one that nobody answers for keeps a thread for tens of seconds."""
 _UNWANTED = ("Accept", "Accept-Encoding", "User-Agent", "Content-Type")
 
 
@@ -48,13 +52,15 @@ class _Exchange:
 _EXCHANGE: ContextVar[_Exchange] = ContextVar("exchange")
 """The request that the running task makes; aiohttp's own tracing costs more than the rest of us."""
 _NO_TIMEOUT = aiohttp.ClientTimeout(total=None)
-SocketFactory = Callable[[tuple[int, int, int, str, tuple[object, ...]]], socket.socket]
+AddressInfo = tuple[int, int, int, str, tuple[object, ...]]
+"""One of what `socket.getaddrinfo` returns: family, kind, protocol, name, address."""
+SocketFactory = Callable[[AddressInfo], socket.socket]
 
 
 def guarded_socket(allowed: tuple[Network, ...]) -> Callable[..., socket.socket]:
     """Make sockets for addresses that the egress guard lets through."""
 
-    def make(info: tuple[int, int, int, str, tuple[object, ...]]) -> socket.socket:
+    def make(info: AddressInfo) -> socket.socket:
         family, kind, protocol, _, address = info
         if (exchange := _EXCHANGE.get(None)) is not None:
             exchange.dialled = True
@@ -95,19 +101,62 @@ def _url(text: str) -> URL:
     return URL(text)
 
 
+class Resolver(AbstractResolver):
+    """Looks names up on threads of its own; the loop's do few at a time, and all dials would wait."""
+
+    def __init__(self, lookup: Callable[..., Sequence[AddressInfo]] = socket.getaddrinfo) -> None:
+        self._lookup = lookup
+        self._threads = ThreadPoolExecutor(LOOKUPS_MAX, "dns")
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Return the addresses of a host; OSError if there are none."""
+        loop = asyncio.get_running_loop()
+        kind, flags = socket.SOCK_STREAM, socket.AI_ADDRCONFIG
+        look_up = partial(self._lookup, host, port, family=family, type=kind, flags=flags)
+        try:
+            found = await loop.run_in_executor(self._threads, look_up)
+        except UnicodeError as error:  # a label of over 63 bytes
+            raise OSError(f"{host!r} is no host name: {error}") from error
+        return [_resolved(host, port, each) for each in found]
+
+    async def close(self) -> None:
+        """Let the threads end; what they look up is of no use any more."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _resolved(host: str, port: int, info: AddressInfo) -> ResolveResult:
+    family, _, protocol, _, address = info
+    numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+    return ResolveResult(
+        hostname=host, host=str(address[0]), port=port, family=family, proto=protocol, flags=numeric
+    )
+
+
 class AiohttpSender:
     """ports.Sender. Create it inside the running loop."""
 
     def __init__(
-        self, allowed: tuple[Network, ...] = (), socket_factory: SocketFactory | None = None
+        self,
+        allowed: tuple[Network, ...] = (),
+        socket_factory: SocketFactory | None = None,
+        resolver: Resolver | None = None,
     ) -> None:
         self._factory = socket_factory or guarded_socket(allowed)
+        self._resolver = resolver or Resolver()
         self._pooled = self._session(reuse=True)
         self._fresh = self._session(reuse=False)
 
     def _session(self, *, reuse: bool) -> ClientSession:
         kept = {"keepalive_timeout": IDLE_S} if reuse else {"force_close": True}
-        connector = TCPConnector(limit=0, ttl_dns_cache=DNS_CACHE_S, socket_factory=self._factory, **kept)
+        connector = TCPConnector(
+            limit=0,
+            ttl_dns_cache=DNS_CACHE_S,
+            socket_factory=self._factory,
+            resolver=self._resolver,
+            **kept,
+        )
         return ClientSession(
             connector=connector,
             auto_decompress=False,
@@ -144,6 +193,7 @@ class AiohttpSender:
         """Close idle connections."""
         await self._pooled.close()
         await self._fresh.close()
+        await self._resolver.close()
 
 
 async def _exchange(

@@ -13,6 +13,7 @@ import threading
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 
 from engine.ports import (
     Acknowledged,
@@ -277,11 +278,11 @@ class MemoryReader:
         return {at: next(offsets, self._log.end(at)) for at, offsets in late.items()}
 
     def read(self, starts: Mapping[TopicPartition, int]) -> Iterator[Record]:
-        """Everything from each start to the end."""
-        for at, start in starts.items():
-            if start > self._log.end(at):
-                raise TrimmedError(f"offset {start} of {at} is not on the log")
-            yield from self._log.records(at, start)
+        """Everything from each start to the end at the time of the call."""
+        late = [at for at, start in starts.items() if start > self._log.end(at)]
+        if late:
+            raise TrimmedError(f"offset {starts[late[0]]} of {late[0]} is not on the log")
+        return chain.from_iterable([self._log.records(at, start) for at, start in starts.items()])
 
     def close(self) -> None:
         """Nothing to close."""

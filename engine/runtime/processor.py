@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from threading import get_ident
 
-from engine.ports import Clock, Log, Output, Record, TopicPartition
+from engine.ports import Clock, Log, Output, QueueFullError, Record, TopicPartition
 from engine.runtime import telemetry
 from engine.runtime.progress import Flow, Input, Owned, Progress
 
 COMMIT_EVERY_S = 0.2
 REFRESH_EVERY_S = 1.0
 _DRAIN_STEP_S = 0.005
+_ROOM_STEP_S = 0.05
 
 
 class Processor:
@@ -21,6 +23,8 @@ class Processor:
         self._clock = clock
         self._drain_s = drain_s
         self._group = flow.group
+        self._polling = 0
+        """The thread that polls."""
         self.producer = log.producer(linger_ms=flow.linger_ms)
         self.progress = Progress(log, flow, self.drain)
         self.consumer = log.consumer(flow.group, flow.topics, self.progress, patience_ms=flow.patience_ms)
@@ -29,6 +33,7 @@ class Processor:
 
     def poll(self, timeout: float, limit: int) -> list[tuple[Input, Record]]:
         """Take records in; one whose outputs were read back is `done` already."""
+        self._polling = get_ident()
         taken = []
         for record in self.consumer.poll(timeout, limit):
             entry = self.progress.take(record)
@@ -37,8 +42,18 @@ class Processor:
         return taken
 
     def send(self, output: Output, then: Callable[[], None]) -> None:
-        """Send an output; `then` is called when it is acknowledged."""
-        self.producer.send(output, partial(self._acknowledged, output[:2], then))
+        """Send an output; `then` is called when it is acknowledged.
+
+        On the thread that polls it waits for room; on another one QueueFullError is for the caller.
+        """
+        acknowledged = partial(self._acknowledged, output[:2], then)
+        while True:
+            try:
+                return self.producer.send(output, acknowledged)
+            except QueueFullError:
+                if get_ident() != self._polling:
+                    raise
+                self.producer.poll(_ROOM_STEP_S)
 
     def _acknowledged(self, at: TopicPartition, then: Callable[[], None], offset: int) -> None:
         self.progress.acknowledged(at, offset)
@@ -63,7 +78,7 @@ class Processor:
     def drain(self, owned: Sequence[Owned]) -> bool:
         """Wait until what has begun of these partitions is acknowledged; False if it takes too long."""
         deadline = self._clock.monotonic() + self._drain_s
-        while any(each.started > each.finished for each in owned) or len(self.producer):
+        while any(each.is_busy() for each in owned) or len(self.producer):
             if self._clock.monotonic() > deadline:
                 return False
             self.producer.poll(_DRAIN_STEP_S)
@@ -79,4 +94,3 @@ class Processor:
 def settle(taken: Input) -> None:
     """Mark an input done. Called on the thread that polls."""
     taken.done = True
-    taken.owner.finished += 1

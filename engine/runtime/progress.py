@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from engine.ports import Consumer, Log, LogError, Position, Record, TopicPartition
 from engine.runtime import telemetry
-from schemas.headers import CAUSE, parse_cause
+from schemas.headers import cause_of
 
 METADATA_MAX = 4_095
 COMMIT_ALL_EVERY = 25
@@ -33,7 +33,7 @@ _LOG = telemetry.logger("progress")
 class Input:
     """A record taken in, until all its outputs are acknowledged."""
 
-    __slots__ = ("done", "found", "offset", "owner", "positions")
+    __slots__ = ("begun", "done", "found", "offset", "owner", "positions")
 
     def __init__(self, owner: Owned, offset: int, positions: Positions | None) -> None:
         self.owner = owner
@@ -41,7 +41,18 @@ class Input:
         self.positions = positions
         self.found: object = None
         """What the read-back found of its outputs."""
+        self.begun = False
         self.done = False
+
+    def begin(self) -> bool:
+        """Start its work, from whatever thread; False if its partition is being given up.
+
+        The mark comes before the look and `drain` looks after the order to stop, so one sees the other.
+        """
+        self.begun = True
+        if self.owner.stopping:
+            self.begun = False
+        return self.begun
 
 
 class Owned:
@@ -60,10 +71,6 @@ class Owned:
         """Positions of the commit we started from; they hold until `highest_found` is committed."""
         self._committed = (start, kept)
         self.stopping = False
-        self.started = 0
-        """Inputs whose work has begun; written by whoever begins it."""
-        self.finished = 0
-        """Of those, the ones that are done; written by the polling thread."""
 
     def positions(self, offset: int, ends: Mapping[TopicPartition, int]) -> Positions:
         """From where outputs of the input at `offset`, or of a later one, can be."""
@@ -85,6 +92,10 @@ class Owned:
         """Return what `moves` worked out, as a commit."""
         offset, outputs = self._committed
         return Position(offset, encode_positions(outputs))
+
+    def is_busy(self) -> bool:
+        """Whether something that was begun is not done."""
+        return any(each.begun and not each.done for each in self.open)
 
     def committable(self, ends: Mapping[TopicPartition, int]) -> tuple[int, Positions]:
         """Return the lowest offset that is not done, and the positions that go with it."""
@@ -270,10 +281,10 @@ class Progress:
 
     def _recognise(self, new: Mapping[TopicPartition, Owned], output: Record) -> None:
         self.acknowledged((output.topic, output.partition), output.offset)
-        cause = output.headers.get(CAUSE)
+        cause = cause_of(output.headers)
         if cause is None:
             return
-        topic, partition, offset = parse_cause(cause)
+        topic, partition, offset = cause
         owned = new.get((topic, partition))
         if owned is not None and offset >= owned.next:
             owned.highest_found = max(owned.highest_found, offset)

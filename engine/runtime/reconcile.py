@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from engine.core.accounting import (
     UNKNOWN,
@@ -34,7 +34,9 @@ from engine.ports import Log, Reader, Record, TopicPartition
 from engine.runtime.clickhouse import DeliveryState
 from engine.runtime.settings import Settings
 from engine.runtime.topics import tier_topics
-from schemas.codec import Codec
+from schemas.codec import Codec, UndecodableError
+
+R = TypeVar("R")
 
 GRACE_US = 60_000_000
 """How late a delivery, and the projection of a fact, may be."""
@@ -155,9 +157,17 @@ def _all(reader: Reader, log: Log, topic: str) -> Iterator[Record]:
     return reader.read(reader.starts(_partitions(log, topic)))
 
 
-def _read_attempts(book: _Book, codec: Codec, records: Iterable[Record]) -> None:
+def _ours(codec: Codec, kind: type[R], records: Iterable[Record]) -> Iterator[tuple[Record, R]]:
+    """Records that are of a kind; what is not has gone to `invalid`."""
     for record in records:
-        attempt = codec.decode_as(AttemptFinished, record.value)
+        try:
+            yield record, codec.decode_as(kind, record.value)
+        except UndecodableError:
+            continue
+
+
+def _read_attempts(book: _Book, codec: Codec, records: Iterable[Record]) -> None:
+    for record, attempt in _ours(codec, AttemptFinished, records):
         fact, due = fact_of(attempt), attempt.retry_at or attempt.accepted_at
         entry = book.fold(attempt.delivery_id, fact, record.timestamp, due)
         entry.is_request_void |= fact.made and entry.state.attempts < fact.number == entry.state.number
@@ -166,8 +176,7 @@ def _read_attempts(book: _Book, codec: Codec, records: Iterable[Record]) -> None
 
 
 def _read_routings(book: _Book, codec: Codec, records: Iterable[Record], topic: str) -> None:
-    for record in records:
-        batch = codec.decode_as(RoutedBatch, record.value)
+    for record, batch in _ours(codec, RoutedBatch, records):
         book.ranges[batch.partition].append(range_of(batch))
         for endpoint, fact, offset, accepted_at in _facts(batch):
             delivery = delivery_id(topic, batch.partition, offset, endpoint)
@@ -220,7 +229,7 @@ def _waiting(
     # A delivery is written before the record that makes it pending is, hence the grace.
     oldest = min(entry.changed_at for entry in pending.values()) - GRACE_US
     records = reader.read(reader.since(places, max(0, oldest)))
-    scheduled = (codec.decode_as(DeliveryScheduled, record.value) for record in records)
+    scheduled = (delivery for _, delivery in _ours(codec, DeliveryScheduled, records))
     return {(s.delivery_id, s.attempt) for s in scheduled if s.delivery_id in pending}
 
 

@@ -18,29 +18,22 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from engine.core.duration import format_duration, parse_duration
+
 PREFIX = "HOOKLOG_"
 CONFIG_VARIABLE = "HOOKLOG_CONFIG"
-_UNITS_US = {"ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
+# A body is at most 1 MiB and a record 2 MiB: the rest is for what surrounds a payload.
+_PAYLOAD_MAX = 900 << 10
+# An endpoint's longest timeout; below max.poll.interval.ms, with time left for the last commit.
+_DRAIN_MIN_S, _DRAIN_MAX_S = 60, 240
+_KAFKA_OPTIONS = re.compile(
+    r"((security|sasl|ssl|enable\.ssl|enable\.sasl|client|socket|broker|metadata|connections)\.[a-z.]+)=(.*)",
+    re.DOTALL,
+)
 
 
 class SettingsError(ValueError):
     """A setting is wrong; the message names it and says what to do."""
-
-
-def parse_duration(text: str) -> int:
-    """`"5s"`, `"2m"`, `"250ms"` -> microseconds; ValueError otherwise."""
-    match = re.fullmatch(r"(\d+)(ms|s|m|h|d)", text.strip())
-    if match is None:
-        raise ValueError(f"{text!r} is no duration; write a whole number and ms, s, m, h or d, such as 30s")
-    return int(match[1]) * _UNITS_US[match[2]]
-
-
-def format_duration(us: int) -> str:
-    """Microseconds in the largest unit that divides them: 120_000_000 -> `"2m"`."""
-    for unit, size in sorted(_UNITS_US.items(), key=lambda item: -item[1]):
-        if us % size == 0 and us:
-            return f"{us // size}{unit}"
-    return f"{us // 1000}ms"
 
 
 class Settings(BaseSettings):
@@ -49,7 +42,12 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 
     kafka: str = Field("127.0.0.1:9092", description="Bootstrap servers, host:port, comma-separated.")
-    kafka_wait_s: float = Field(60, description="How long to wait for the broker at start, seconds.")
+    kafka_wait_s: float = Field(60, gt=0, description="How long to wait for the broker at start, seconds.")
+    kafka_options: SecretStr = Field(
+        SecretStr(""),
+        description="How to connect: librdkafka's name=value, comma-separated, such as"
+        " security.protocol=SASL_SSL,sasl.mechanism=PLAIN,sasl.username=…,sasl.password=…",
+    )
     prefix: str = Field("hooklog.", description="Put before every topic and group name.")
     partitions: int = Field(8, ge=1, le=256, description="Partitions of the topics on a delivery's way.")
     replication: int = Field(1, ge=1, description="Replication factor of topics that are created.")
@@ -57,9 +55,19 @@ class Settings(BaseSettings):
         ("5s", "30s", "2m", "10m", "30m", "2h"), description="The delay ladder, ascending, comma-separated."
     )
     group_protocol: Literal["classic", "consumer"] = Field("classic", description="Kafka group membership.")
-    instance: str = Field("0", description="Stable name of this process among those of its group.")
+    instance: str = Field(
+        "0",
+        description="Stable name of this process among those of its group: each process of a group, on any"
+        " host, needs its own (such as a StatefulSet's ordinal); two with the same one end each other.",
+    )
     session_timeout_s: float = Field(6, description="Kafka session timeout (classic protocol), seconds.")
-    drain_s: float = Field(30, description="How long a revoke waits for requests in flight, seconds.")
+    drain_s: float = Field(
+        65,
+        ge=_DRAIN_MIN_S,
+        le=_DRAIN_MAX_S,
+        description="How long a revoke or a stop waits for requests in flight, seconds:"
+        " at least the longest timeout of an endpoint (60).",
+    )
 
     in_flight: int = Field(512, ge=1, description="Requests in flight, a dispatcher process.")
     endpoint_in_flight: int = Field(64, ge=1, description="Requests in flight, an endpoint and process.")
@@ -67,7 +75,7 @@ class Settings(BaseSettings):
     waiting_bytes: int = Field(64 << 20, ge=1, description="The same in bytes.")
     duplicate_window_s: float = Field(3600, description="How long a message id is remembered, seconds.")
     duplicate_window_max: int = Field(500_000, description="How many message ids, a router process.")
-    payload_max: int = Field(256 << 10, description="Largest payload, bytes.")
+    payload_max: int = Field(256 << 10, ge=1, le=_PAYLOAD_MAX, description="Largest payload, bytes.")
 
     clickhouse: str = Field("http://127.0.0.1:8123", description="ClickHouse's HTTP interface.")
     clickhouse_database: str = Field("hooklog", description="Database of the tables.")
@@ -117,10 +125,32 @@ class Settings(BaseSettings):
             raise ValueError("must be durations of at least 1s, each longer than the one before")
         return tuple(format_duration(duration) for duration in durations)
 
+    @field_validator("kafka_options")
+    @classmethod
+    def _connecting(cls, options: SecretStr) -> SecretStr:
+        for number, option in enumerate(_split_options(options), 1):
+            if _KAFKA_OPTIONS.fullmatch(option) is None:
+                raise ValueError(
+                    f"part {number} must be name=value with a name of security.…, sasl.…, ssl.…, client.…,"
+                    " socket.…, broker.…, metadata.… or connections.…"
+                )
+        return options
+
+    @property
+    def kafka_properties(self) -> dict[str, str]:
+        """`kafka_options` by name; holds secrets."""
+        return dict(option.split("=", 1) for option in _split_options(self.kafka_options))
+
     @property
     def tiers_us(self) -> tuple[int, ...]:
         """The ladder in microseconds, ascending."""
         return tuple(parse_duration(tier) for tier in self.tiers)
+
+
+def _split_options(options: SecretStr) -> list[str]:
+    """Split at commas that a name follows: a password may contain others."""
+    text = options.get_secret_value()
+    return [part.strip() for part in re.split(r",(?=\s*[a-z]+\.[a-z.]*=)", text) if part.strip()]
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -32,6 +32,9 @@ DECISIONS = Counter("hooklog_decisions", "What followed attempts.", ["decision"]
 MESSAGES_ROUTED = Counter("hooklog_messages_routed", "Messages routed, by verdict.", ["verdict"])
 DELIVERIES_SCHEDULED = Counter("hooklog_deliveries_scheduled", "Deliveries made from messages.")
 INVALID_RECORDS = Counter("hooklog_invalid_records", "Records refused, by reason.", ["reason"])
+UNKNOWN_SCHEMA = Counter(
+    "hooklog_unknown_schema_records", "Records of a newer hooklog that a group waits before.", ["group"]
+)
 RETRIES_SCHEDULED = Counter("hooklog_retries_scheduled", "Retries put on a delay topic.", ["tier"])
 RETRIES_RELEASED = Counter("hooklog_retries_released", "Retries that became due.")
 RETRY_LATENESS_SECONDS = Histogram(

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine.runtime.settings import Settings, format_duration
+from engine.core.duration import format_duration
+from engine.runtime.settings import Settings
 
 DAY_MS = 86_400_000
 KEPT = -1
+MESSAGE_MAX = 2 << 20
+"""Largest record, bytes."""
 RETRY_NOW = "retry.0"
 """The tier of what is due within the smallest delay."""
 

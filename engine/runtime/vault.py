@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from engine.core.endpoint import DataKey, Endpoint, SealedSecret
+from engine.core.change import SealedSecret
+from engine.core.endpoint import DataKey, Endpoint
 from engine.ports import Sealed
 from engine.runtime.settings import Settings, SettingsError
 
@@ -106,12 +107,17 @@ class Keyring:
     def __init__(self, vault: AesVault) -> None:
         self._vault = vault
         self._wrapped: dict[str, DataKey] = {}
-        self._opened: dict[str, bytes] = {}
+        self._opened: dict[str, tuple[DataKey, bytes]] = {}
+        """Unwrapped keys, each with what it was unwrapped from: one thread puts while another opens."""
 
     def put(self, key: DataKey) -> None:
         """Take in a data key from `directory`."""
         self._wrapped[key.id] = key
-        self._opened.pop(key.id, None)
+
+    def forget(self, data_key_id: str) -> None:
+        """Shred a data key: what it sealed opens no more."""
+        self._wrapped.pop(data_key_id, None)
+        self._opened.pop(data_key_id, None)
 
     def of_tenant(self, tenant: str) -> DataKey | None:
         """Return the tenant's data key, if it has one."""
@@ -138,7 +144,9 @@ class Keyring:
     def _data_key(self, data_key_id: str) -> bytes:
         if data_key_id == COMMAND_KEY_ID:
             return self._vault.command_key
-        if data_key_id not in self._opened:
-            key = self._wrapped[data_key_id]
-            self._opened[data_key_id] = self._vault.unwrap(key.id, Sealed(key.nonce, key.wrapped))
-        return self._opened[data_key_id]
+        wrapped, known = self._wrapped[data_key_id], self._opened.get(data_key_id)
+        if known is not None and known[0] is wrapped:
+            return known[1]
+        opened = self._vault.unwrap(data_key_id, Sealed(wrapped.nonce, wrapped.wrapped))
+        self._opened[data_key_id] = wrapped, opened
+        return opened

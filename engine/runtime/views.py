@@ -6,16 +6,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from engine.core.endpoint import DataKey, Endpoint, Tenant
-from engine.ports import Log, Record
+from engine.ports import Log, LogError, Record
 from engine.ports import TopicPartition as Partition
+from engine.runtime import telemetry
 from engine.runtime.clock import SystemClock
 from engine.runtime.vault import Keyring
-from schemas.codec import Codec
+from schemas.codec import Codec, UnknownSchemaError
 
 _BATCH = 5_000
 _LOAD_LIMIT_S = 120.0
 
 Fold = Callable[[Record], None]
+
+
+class NewerRecordError(LogError):
+    """A newer hooklog wrote configuration that this one cannot read; to work without it would be to guess."""
 
 
 class View:
@@ -33,24 +38,32 @@ class View:
         self._follower = log.follower(starts)
         self.offsets: dict[Partition, int] = dict(starts)
 
-    def load(self) -> None:
-        """Fold up to the end; TimeoutError if that takes over two minutes."""
+    def load(self, limit_s: float = _LOAD_LIMIT_S) -> None:
+        """Fold up to the end; LogError if that takes longer than `limit_s`."""
         clock = SystemClock()
-        deadline = clock.monotonic() + _LOAD_LIMIT_S
+        deadline = clock.monotonic() + limit_s
         while not self._follower.caught_up:
             self.advance(0.1)
             if clock.monotonic() > deadline:
-                raise TimeoutError(
-                    f"a view was not ready after {_LOAD_LIMIT_S:g} s: is the broker overloaded?"
-                )
+                raise LogError(f"a view was not ready after {limit_s:g} s: is the broker overloaded?")
 
     def advance(self, timeout: float = 0) -> int:
-        """Fold what has come since; return how many records."""
+        """Fold what has come since; return how many records. NewerRecordError: this process is too old."""
         records = self._follower.poll(timeout, _BATCH)
         for record in records:
-            self._fold(record)
+            self._take(record)
             self.offsets[record.topic, record.partition] = record.offset + 1
         return len(records)
+
+    def _take(self, record: Record) -> None:
+        try:
+            self._fold(record)
+        except UnknownSchemaError as error:
+            telemetry.UNKNOWN_SCHEMA.labels("view").inc()
+            raise NewerRecordError(
+                f"{record.topic}/{record.partition} offset {record.offset}: {error}: "
+                "a newer hooklog wrote it; upgrade this one"
+            ) from error
 
     def position(self, topic: str, partition: int) -> int:
         """Return the offset after the last record folded of a partition."""
@@ -76,7 +89,7 @@ class Configuration:
     def fold(self, record: Record) -> None:
         """Take in one record of `endpoints` or `directory`; a tombstone forgets."""
         if record.value is None:
-            self._forget((record.key or b"").decode())
+            self._forget(record.topic, (record.key or b"").decode())
             return
         match self._codec.decode(record.value):
             case Endpoint() as endpoint:
@@ -88,10 +101,16 @@ class Configuration:
             case other:
                 raise TypeError(f"{type(other).__name__} does not belong on {record.topic}")
 
-    def _forget(self, endpoint_id: str) -> None:
-        known = self.endpoints.pop(endpoint_id, None)
-        if known is not None and self._changed is not None:
-            self._changed(replace(known, deleted=True))
+    def _forget(self, topic: str, key: str) -> None:
+        kind, _, id = key.partition(":")
+        if topic == "endpoints":
+            known = self.endpoints.pop(key, None)
+            if known is not None and self._changed is not None:
+                self._changed(replace(known, deleted=True))
+        elif kind == "tenant":
+            self.tenants.pop(id, None)
+        elif kind == "data_key":
+            self.keyring.forget(id)
 
     def put(self, endpoint: Endpoint) -> None:
         """Take in a snapshot unless a newer one is known already."""

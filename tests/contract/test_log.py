@@ -7,7 +7,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pytest
 
-from engine.ports import Consumer, Log, LogError, Output, Position, Producer, Record, TopicPartition
+from engine.ports import (
+    Consumer,
+    Log,
+    LogError,
+    Output,
+    Position,
+    Producer,
+    Record,
+    TopicPartition,
+    TrimmedError,
+)
 from engine.runtime.clock import SystemClock
 from engine.runtime.kafka import KafkaAdmin, KafkaLog
 from engine.runtime.memory import MemoryLog
@@ -114,6 +124,27 @@ def test_offsets_of_a_range(log: Log) -> None:
     reader.close()
 
 
+def test_a_read_ends_where_the_log_ended_when_it_began(log: Log) -> None:
+    """What is written after the call is not read, of a partition that had nothing neither."""
+    producer = log.producer()
+    write(producer, [message(0, "before")])
+    reader = log.reader()
+    records = reader.read({("messages", 0): 0, ("messages", 1): 0})
+    write(producer, [message(0, "after"), message(1, "after")])
+    assert [record.value for record in records] == [b"before"]
+    assert list(reader.read({("messages", 0): 2})) == []
+    reader.close()
+
+
+def test_a_start_beyond_the_end_is_an_error(log: Log) -> None:
+    """A log that lost its end or was made anew is never mistaken for one with nothing to read."""
+    write(log.producer(), [message(0, "a")])
+    reader = log.reader()
+    with pytest.raises(TrimmedError):
+        list(reader.read({("messages", 0): 5}))
+    reader.close()
+
+
 def test_acknowledgements_wait_for_poll(log: Log) -> None:
     """No callback runs inside `send`, and `len` counts what is not acknowledged."""
     producer = log.producer()
@@ -158,6 +189,9 @@ def test_the_lease_follows_commits(log: Log, owner: Owner) -> None:
     before = time.monotonic()
     owner.consumer.commit({("messages", 0): Position(0, "")}, wait=False)
     owner.poll_until(lambda _: owner.consumer.lease >= before)
+    later = time.monotonic()
+    owner.consumer.commit({("messages", 0): Position(0, "")}, wait=True)
+    assert owner.consumer.lease >= later
 
 
 def test_a_paused_partition_delivers_nothing(log: Log, owner: Owner) -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.core.change import EndpointSettings
 from engine.core.delivery import (
     ERROR_TEXT_MAX,
     RESPONSE_KEPT,
@@ -21,7 +22,7 @@ from engine.core.delivery import (
     policy_of,
     skip_reason,
 )
-from engine.core.endpoint import Endpoint, EndpointSettings
+from engine.core.endpoint import Endpoint
 from engine.core.model import ERROR_CLASSES, SKIP_REASONS, Answer, DeliveryScheduled, Outcome, Policy
 
 SECOND = 1_000_000

@@ -10,15 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.core.endpoint import (
-    ALREADY,
+from engine.core.change import (
     Command,
     CommandRejected,
     CreateEndpoint,
     DeleteEndpoint,
     DisableEndpoint,
     EnableEndpoint,
-    Endpoint,
     EndpointCreated,
     EndpointDeleted,
     EndpointDisabled,
@@ -28,10 +26,8 @@ from engine.core.endpoint import (
     EndpointUpdated,
     SealedSecret,
     UpdateEndpoint,
-    active_secrets,
-    decide,
-    evolve,
 )
+from engine.core.endpoint import ALREADY, Endpoint, active_secrets, decide, evolve
 
 SETTINGS = EndpointSettings("https://example.com")
 SECRET = SealedSecret(1, "key_1", b"nonce", b"sealed")

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.core.endpoint import Endpoint, EndpointSettings
+from engine.core.change import EndpointSettings
+from engine.core.endpoint import Endpoint
 from engine.core.model import MessagePublished
 from engine.core.routing import (
     Roster,

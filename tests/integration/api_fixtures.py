@@ -61,12 +61,14 @@ class Ask:
 class Api:
     """Asks the API and waits for its answer; the loop runs only meanwhile."""
 
-    def __init__(self, context: Context, limit_s: float = DECIDED_WITHIN_S) -> None:
+    def __init__(
+        self, context: Context, limit_s: float = DECIDED_WITHIN_S, history: History | None = None
+    ) -> None:
         self.context = context
         self._runner = asyncio.Runner()
         self._stack = AsyncExitStack()
-        history = History(lambda: connect(context.settings))
-        services = self._stack.enter_async_context(started(context, history, limit_s))
+        asked = history or History(lambda: connect(context.settings))
+        services = self._stack.enter_async_context(started(context, asked, limit_s))
         self.services: Services = self._runner.run(services)
         transport = httpx.ASGITransport(create_app(self.services), raise_app_exceptions=False)
         self._client = httpx.AsyncClient(transport=transport, base_url="http://api")
@@ -98,13 +100,13 @@ class Api:
 
 
 @contextmanager
-def running(context: Context) -> Iterator[Api]:
+def running(context: Context, limit_s: float = DECIDED_WITHIN_S) -> Iterator[Api]:
     """The API with a control group beside it."""
     stop, is_ready = threading.Event(), threading.Event()
     group = threading.Thread(target=control.run, args=(context, stop, is_ready.set))
     group.start()
     assert is_ready.wait(10)
-    api = Api(context)
+    api = Api(context, limit_s)
     try:
         yield api
     finally:

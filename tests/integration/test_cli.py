@@ -24,9 +24,9 @@ from engine.cli.tail import described
 from engine.core.model import DeliveryScheduled, MessagePublished
 from engine.core.profile import Profile, request_headers, signing_key
 from engine.core.routing import partition_of
-from engine.ports import Record
+from engine.ports import Acknowledged, Output, QueueFullError, Record
 from engine.runtime.clock import SystemClock
-from engine.runtime.memory import MemoryLog
+from engine.runtime.memory import MemoryLog, MemoryProducer
 from engine.runtime.profiles import load_profiles
 from schemas.codec import Codec, load
 
@@ -121,6 +121,34 @@ def test_published_messages_are_where_a_java_producer_would_put_them() -> None:
     for key in ("one", "t:order"):
         (record,) = log.records(("messages", partition_of(key, 4)))[:1]
         assert record.key in (b"one", b"t:order")
+
+
+class Narrow(MemoryLog):
+    """A log whose producers have room for two records."""
+
+    def producer(self, *, linger_ms: float = 0) -> MemoryProducer:
+        """Make such a producer."""
+        return NarrowProducer(self)
+
+
+class NarrowProducer(MemoryProducer):
+    """Refuses what it has no room for."""
+
+    def send(self, output: Output, acknowledged: Acknowledged) -> None:
+        """Queue it, or QueueFullError."""
+        if len(self) == 2:
+            raise QueueFullError("no room")
+        super().send(output, acknowledged)
+
+
+def test_publishing_waits_for_room_and_loses_nothing() -> None:
+    """More messages than the producer has room for: each is on the log once, in order."""
+    log = Narrow(1, SystemClock())
+    messages = [MessagePublished("t", f"m{n}", "a", b"{}", 7) for n in range(20)]
+    counts = send_all(log, [("", message) for message in messages], lambda sent: None)
+    assert counts.published == len(messages)
+    written = [Codec().decode(record.value) for record in log.records(("messages", 0))]
+    assert written == messages
 
 
 def test_tail_shows_records_as_plain_values() -> None:

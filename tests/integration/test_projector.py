@@ -35,6 +35,7 @@ from tests.integration.history_fixtures import (
 pytestmark = pytest.mark.integration
 
 ENDPOINTS = ("ep1", "ep2")
+FOREIGN = InvalidRecord("messages", 0, 0, "payload", "", b"", b"", 0)
 PROJECTION = Projection("hooklog.")
 
 
@@ -253,15 +254,13 @@ def test_partition_moves_while_away(store: Store) -> None:
     heir.consumer.close()
 
 
-@pytest.mark.parametrize(
-    ("value", "says"), [(b"\x00junk", "single-object"), (b"\xc3\x0112345678", "fingerprint"), (None, "c3 01")]
-)
-def test_unreadable_record_stops_where_it_is(store: Store, value: bytes | None, says: str) -> None:
-    """What cannot be decoded is named, what came before is written and committed, the rest waits."""
+def test_a_newer_record_stops_where_it_is(store: Store) -> None:
+    """A schema nobody here knows is named, what came before is written and committed, the rest waits."""
+    value = b"\xc3\x0112345678"
     log = log_of(("attempts", attempt(0, "ep1", 1, "delivered")))
     log.append(Output("attempts", 0, None, value))
     log.append(Output("attempts", 0, None, CODEC.encode(attempt(1, "ep1", 1, "delivered"))))
-    with pytest.raises(ProjectionError, match=f"attempts-0 at offset 1: .*{says}"):
+    with pytest.raises(ProjectionError, match=r"attempts-0 at offset 1: .*fingerprint"):
         project(log, store.history, store.settings, threading.Event())
     assert statuses(store) == [("ep1", "delivered", 1)]
     positions = log.consumer(
@@ -270,11 +269,20 @@ def test_unreadable_record_stops_where_it_is(store: Store, value: bytes | None, 
     assert [position.offset for position in positions.values() if position] == [1]
 
 
-def test_foreign_record_stops(store: Store) -> None:
-    """A known kind of record on the wrong topic is an error, not a guess."""
-    log = log_of(("attempts", InvalidRecord("messages", 0, 0, "payload", "", b"", b"", 0)))
-    with pytest.raises(ProjectionError, match="InvalidRecord does not belong"):
-        project(log, store.history, store.settings, threading.Event())
+@pytest.mark.parametrize("value", [b"\x00junk", None, b"\xc3\x01", CODEC.encode(FOREIGN)])
+def test_what_is_none_of_ours_goes_to_invalid(store: Store, value: bytes | None) -> None:
+    """It is named there, and the partition moves on."""
+    log = log_of(("attempts", attempt(0, "ep1", 1, "delivered")))
+    log.append(Output("attempts", 0, b"key", value))
+    log.append(Output("attempts", 0, None, CODEC.encode(attempt(1, "ep1", 1, "delivered"))))
+    projector = member(log, store.history, SystemClock().monotonic, store)
+    projector.step(0)
+    projector.close()
+    assert statuses(store) == [("ep1", "delivered", 1)] * 2
+    refused = [CODEC.decode_as(InvalidRecord, record.value) for record in log.records(("invalid", 0))]
+    assert [(r.topic, r.partition, r.offset, r.reason) for r in refused] == [
+        ("attempts", 0, 1, "undecodable")
+    ]
 
 
 def test_run_projects_and_stops(store: Store) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from consumers.router import BATCH_BYTES_MAX, UNACKNOWLEDGED_BYTES_MAX
 from engine.core.accounting import Range, gaps
 from engine.core.model import Answer, InvalidRecord
-from tests.pipeline.world import ANSWER_US, CODEC, GROUPS, PARTITIONS, World, a_world
+from engine.ports import Output
+from tests.pipeline.world import ANSWER_US, CODEC, GROUPS, PARTITIONS, POISON, World, a_world
 
 STEP_US = 250_000
 """How far `World.run` moves the clock at a time."""
@@ -138,3 +141,54 @@ def test_kills_lose_nothing_and_fork_nothing(actions: list[tuple[str, str]]) -> 
         world.publish("last")
         world.run(8)
         check_complete(world, messages + 1)
+
+
+@pytest.mark.parametrize("topic", ["deliveries", "attempts", "retry.0", "retry.1s"])
+@pytest.mark.parametrize(
+    "headers", [{}, {"cause": b"no coordinates"}, {"delivery": b"d", "attempt": b"1", "due": b"x"}]
+)
+def test_a_poison_record_blocks_nothing(topic: str, headers: dict[str, bytes]) -> None:
+    """What nobody of ours wrote goes to `invalid`; what follows it on the topic is delivered and retried."""
+    with a_world(answering) as world:
+        world.create_endpoint("flaky")
+        world.run(1)
+        for partition in range(PARTITIONS):
+            world.log.append(Output(topic, partition, b"k", POISON, headers))
+        world.publish("m")
+        world.run(4)
+        for group in ("dispatcher", "scheduler", "router"):
+            world.kill(group)
+        world.run(3)
+        assert decisions(world) == {("flaky", "delivered"): 1}
+        refused = [CODEC.decode_as(InvalidRecord, record.value) for record in world.records("invalid")]
+        assert {record.topic for record in refused} <= {topic}
+        assert {record.partition for record in refused} == set(range(PARTITIONS))
+
+
+def test_a_batch_stays_small_enough_for_the_broker() -> None:
+    """Many endpoints a message: the books are split before a record outgrows what the broker takes."""
+    with a_world(answering) as world:
+        for n in range(60):
+            world.create_endpoint(f"ok-{'x' * 100}-{n}")
+        world.run(2)
+        for n in range(80):
+            world.publish(f"m{n}")
+        world.run(2)
+        sizes = [len(record.value or b"") for record in world.records("routings")]
+        assert max(sizes) < 2 * BATCH_BYTES_MAX
+        assert sum(len(r.matched) for b in world.batches() for r in b.routings) == 60 * 80
+
+
+def test_a_large_fan_out_waits_for_the_broker() -> None:
+    """The router never has more under way than its bound, plus one message."""
+    with a_world(answering) as world:
+        for n in range(20):
+            world.create_endpoint(f"ok{n}")
+        world.run(1)
+        payload = b'"' + b"x" * 200_000 + b'"'
+        for n in range(20):
+            world.publish(f"m{n}", payload=payload)
+        world.step("router")
+        assert world.router._unacknowledged_bytes <= UNACKNOWLEDGED_BYTES_MAX + 20 * 210_000
+        world.run(3)
+        assert world.router._unacknowledged_bytes == 0

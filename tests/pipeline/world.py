@@ -10,15 +10,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from consumers.control import Control
-from consumers.dispatcher import Intake, Lanes, Waiting
+from consumers.dispatcher import Intake
 from consumers.health import Health
 from consumers.router import Router
 from consumers.scheduler import Scheduler
-from engine.core.endpoint import CreateEndpoint, EndpointSettings, SealedSecret
+from engine.core.change import CreateEndpoint, EndpointSettings, SealedSecret
 from engine.core.model import Answer, AttemptFinished, DeliveryScheduled, MessagePublished, RoutedBatch
 from engine.core.routing import partition_of
 from engine.ports import Output, Record, Request
 from engine.runtime.context import Context
+from engine.runtime.lanes import Inputs, Lanes, Waiting
 from engine.runtime.memory import MemoryConsumer, MemoryLog
 from engine.runtime.profiles import load_profiles
 from engine.runtime.settings import Settings
@@ -27,6 +28,7 @@ from schemas.codec import Codec
 
 PARTITIONS = 2
 TENANT = "acme"
+POISON = b"poison"
 ANSWER_US = 250_000
 """How long a receiver takes to answer."""
 SECRET = "whsec_" + base64.b64encode(bytes(range(24))).decode()
@@ -131,7 +133,8 @@ class World:
     async def _start_dispatcher(self) -> None:
         self.sender = ScriptedSender(self)
         self.intake = Intake(self.context(), self._hand_over)
-        self.lanes = Lanes(self.context(), self.intake, self.sender)
+        inputs = Inputs(self.intake.processor, self.intake.configuration, self.intake.view)
+        self.lanes = Lanes(self.context(), inputs, self.sender)
 
     def _hand_over(self, batch: list[Waiting]) -> None:
         self.lanes.arrive(batch)
@@ -139,7 +142,7 @@ class World:
     def kill(self, group: str) -> None:
         """SIGKILL, and a new process: nothing is drained, acknowledged or committed."""
         if group == "dispatcher":
-            self.killed_in_flight += len(self.lanes._tasks)
+            self.killed_in_flight += len(self.lanes.requests)
             self._loop.run_until_complete(self._abandon())
         consumer = {
             "control": lambda: self.control._inputs.consumer,
@@ -153,7 +156,7 @@ class World:
         self.start(group)
 
     async def _abandon(self) -> None:
-        tasks = list(self.lanes._tasks)
+        tasks = list(self.lanes.requests)
         for task in tasks:
             task.remove_done_callback(self.lanes._ended)
             task.cancel()
@@ -217,7 +220,8 @@ class World:
     def attempts(self) -> list[AttemptFinished]:
         """The attempts that count: the first record of each (delivery, attempt)."""
         first: dict[tuple[str, int], AttemptFinished] = {}
-        for record in self.records("attempts"):
+        ours = [record for record in self.records("attempts") if record.value != POISON]
+        for record in ours:
             attempt = CODEC.decode_as(AttemptFinished, record.value)
             first.setdefault((attempt.delivery_id, attempt.attempt), attempt)
         return list(first.values())

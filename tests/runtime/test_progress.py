@@ -239,3 +239,16 @@ def test_position_metadata_is_what_a_new_owner_reads() -> None:
     clock.us += 250_000
     copier.processor.turn()
     assert copier.processor.consumer.committed([("in", 0)]) == {("in", 0): Position(0, "0,1")}
+
+
+def test_work_begun_is_waited_for() -> None:
+    """A partition is busy while something begun is not done; nothing begins once it is being given up."""
+    owned = Owned(("in", 0), (("out", 0),), 0, (0,))
+    first, second = (owned.take(offset, (0,)) for offset in (0, 1))
+    assert not owned.is_busy()
+    assert first.begin()
+    assert owned.is_busy()
+    owned.stopping = True
+    assert not second.begin()
+    first.done = True
+    assert not owned.is_busy()

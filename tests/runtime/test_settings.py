@@ -6,15 +6,9 @@ from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from engine.runtime.settings import (
-    SettingsError,
-    format_duration,
-    load_settings,
-    parse_duration,
-)
+from engine.runtime.kafka.client import Cluster
+from engine.runtime.settings import SettingsError, load_settings
 from engine.runtime.topics import catalogue, inputs, tier_topics
 
 CANARY = "canary-in-a-coal-mine"
@@ -33,47 +27,6 @@ def toml(folder: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
     """Name a settings file with this content."""
     (folder / "hooklog.toml").write_text(content)
     monkeypatch.setenv("HOOKLOG_CONFIG", str(folder / "hooklog.toml"))
-
-
-# -- durations --------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "us"),
-    [
-        ("250ms", 250_000),
-        ("5s", 5_000_000),
-        (" 2m ", 120_000_000),
-        ("2h", 7_200_000_000),
-        ("1d", 86_400_000_000),
-        ("0s", 0),
-        ("120s", 120_000_000),
-    ],
-)
-def test_durations(text: str, us: int) -> None:
-    """A whole number and a unit."""
-    assert parse_duration(text) == us
-
-
-@pytest.mark.parametrize("text", ["", "5", "s", "5 s", "1.5s", "-5s", "5S", "5sec", "5s30s", "1h30m", "5us"])
-def test_what_is_no_duration(text: str) -> None:
-    """Refused, with an example of what is one."""
-    with pytest.raises(ValueError, match="such as 30s"):
-        parse_duration(text)
-
-
-@given(st.integers(0, 10**9).map(lambda ms: ms * 1_000))
-def test_a_duration_survives_the_way_through(us: int) -> None:
-    """Written and read again it is the same, to the millisecond."""
-    assert parse_duration(format_duration(us)) == us
-
-
-@given(st.integers(1, 10**6), st.sampled_from(["ms", "s", "m", "h", "d"]))
-def test_a_duration_has_one_name(number: int, unit: str) -> None:
-    """However it was written, the shortest form is the same: topics are named by it."""
-    short = format_duration(parse_duration(f"{number}{unit}"))
-    assert format_duration(parse_duration(short)) == short
-    assert len(short) <= len(f"{number}{unit}")
 
 
 # -- where they come from ---------------------------------------------------------------
@@ -160,6 +113,13 @@ def test_bad_tiers(tiers: str, monkeypatch: pytest.MonkeyPatch) -> None:
         ("partitions", "257"),
         ("partitions", "many"),
         ("replication", "0"),
+        ("drain_s", "59"),
+        ("drain_s", "300"),
+        ("payload_max", "0"),
+        ("payload_max", "1000000"),
+        ("kafka_options", "acks=1"),
+        ("kafka_options", "security.protocol"),
+        ("kafka_options", "security.protocol=SSL,group.id=mine"),
         ("in_flight", "0"),
         ("egress_allow", "127.0.0.1/8"),
         ("egress_allow", "everywhere"),
@@ -193,6 +153,28 @@ def test_secrets_are_masked(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert getattr(settings, name).get_secret_value() == CANARY
     for shown in (repr(settings), str(settings), settings.model_dump_json(), repr(settings.model_dump())):
         assert CANARY not in shown
+
+
+def test_kafka_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Properties by name; a value may contain commas and equals signs, and is never shown."""
+    options = f"security.protocol=SASL_SSL, sasl.mechanism=PLAIN,sasl.password=a,b=c,{CANARY}="
+    monkeypatch.setenv("HOOKLOG_KAFKA_OPTIONS", options)
+    settings = load_settings()
+    assert settings.kafka_properties == {
+        "security.protocol": "SASL_SSL",
+        "sasl.mechanism": "PLAIN",
+        "sasl.password": f"a,b=c,{CANARY}=",
+    }
+    for shown in (repr(settings), settings.model_dump_json(), repr(Cluster.of(settings))):
+        assert CANARY not in shown
+
+
+def test_a_wrong_kafka_option_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be a password: only its place is told."""
+    monkeypatch.setenv("HOOKLOG_KAFKA_OPTIONS", f"security.protocol=SSL,group.id={CANARY}")
+    with pytest.raises(SettingsError, match="part 2 must be name=value") as refused:
+        load_settings()
+    assert CANARY not in str(refused.value)
 
 
 def test_secrets_are_not_in_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from engine.core.endpoint import DataKey, Endpoint, EndpointSettings, SealedSecret
+from engine.core.change import EndpointSettings, SealedSecret
+from engine.core.endpoint import DataKey, Endpoint
 from engine.ports import Sealed
 from engine.runtime.settings import Settings, SettingsError
 from engine.runtime.vault import (
@@ -242,3 +243,44 @@ def test_a_data_key_that_is_wrapped_anew_replaces_the_old() -> None:
     keyring.put(new_data_key(VAULT, "key_1", "acme", 6))
     with pytest.raises(ValueError, match="another key"):
         keyring.open("acme", "ep_1", sealed)
+
+
+def test_a_forgotten_data_key_opens_nothing() -> None:
+    """Even if it was opened before; another of the same tenant stays."""
+    first, second = (new_data_key(VAULT, id, "acme", 5) for id in ("key_1", "key_2"))
+    keyring = ring(first, second)
+    sealed = keyring.seal("key_2", ("acme", "ep_1"), TO_SEAL, SECRET)
+    keyring.forget("key_2")
+    keyring.forget("key_9")
+    with pytest.raises(KeyError):
+        keyring.open("acme", "ep_1", sealed)
+    assert keyring.of_tenant("acme") == first
+
+
+class Overtaken(AesVault):
+    """A vault that takes its time: while it unwraps a key, another thread puts the next of that id."""
+
+    def __init__(self) -> None:
+        super().__init__(MASTER)
+        self.keyring = Keyring(self)
+        self.coming: list[DataKey] = []
+
+    def unwrap(self, data_key_id: str, sealed: Sealed) -> bytes:
+        """Unwrap, and be overtaken."""
+        opened = super().unwrap(data_key_id, sealed)
+        while self.coming:
+            self.keyring.put(self.coming.pop())
+        return opened
+
+
+def test_a_data_key_that_comes_while_the_old_one_is_opened() -> None:
+    """One thread follows `directory`, another signs: the old key serves this call and none after it."""
+    old, new = (new_data_key(VAULT, "key_1", "acme", at) for at in (5, 6))
+    by_old, by_new = (ring(key).seal("key_1", ("acme", "ep_1"), TO_SEAL, SECRET) for key in (old, new))
+    vault = Overtaken()
+    vault.keyring.put(old)
+    vault.coming = [new]
+    assert vault.keyring.open("acme", "ep_1", by_old) == SECRET
+    assert vault.keyring.open("acme", "ep_1", by_new) == SECRET
+    with pytest.raises(ValueError, match="another key"):
+        vault.keyring.open("acme", "ep_1", by_old)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 
-from engine.core.endpoint import DataKey, Endpoint, EndpointSettings, SealedSecret, Tenant
+from engine.core.change import EndpointSettings, SealedSecret
+from engine.core.endpoint import DataKey, Endpoint, Tenant
 from engine.core.model import RoutedBatch
-from engine.ports import Output, Record
+from engine.ports import LogError, Output, Record
 from engine.runtime.clock import SystemClock
 from engine.runtime.memory import MemoryLog
 from engine.runtime.vault import AesVault, Keyring, new_data_key
-from engine.runtime.views import CONFIGURATION_TOPICS, Configuration, View
+from engine.runtime.views import CONFIGURATION_TOPICS, Configuration, NewerRecordError, View
 from schemas.codec import Codec, UndecodableError, UnknownSchemaError
 
 CODEC = Codec()
@@ -25,9 +28,9 @@ PARTITIONS = 2
 Kept = Endpoint | Tenant | DataKey
 
 
-def record(value: bytes | None, key: bytes = b"ep_1") -> Record:
-    """A record of `endpoints`."""
-    return Record("endpoints", 0, 0, 0, key, value, {})
+def record(value: bytes | None, key: bytes = b"ep_1", topic: str = "endpoints") -> Record:
+    """A record of configuration."""
+    return Record(topic, 0, 0, 0, key, value, {})
 
 
 class Watched:
@@ -97,14 +100,41 @@ def test_an_unknown_partition_has_no_position() -> None:
         Watched().view().position("endpoints", PARTITIONS)
 
 
-def test_a_record_that_cannot_be_folded_is_not_passed_over() -> None:
-    """On our own topics nothing is skipped: it raises, and the position stays before it."""
+def test_what_a_newer_hooklog_wrote_is_not_passed_over() -> None:
+    """It halts with what to do, is counted, and the position stays before it."""
     watched = Watched()
     watched.log.append(Output("endpoints", 0, b"ep_1", b"\xc3\x01" + bytes(8)))
     view = watched.view()
-    with pytest.raises(UnknownSchemaError):
+    sample = partial(REGISTRY.get_sample_value, "hooklog_unknown_schema_records_total", {"group": "view"})
+    before = sample() or 0
+    with pytest.raises(NewerRecordError, match=r"endpoints/0 offset 0: .* newer hooklog .* upgrade"):
         view.load()
     assert view.position("endpoints", 0) == 0
+    assert sample() == before + 1
+
+
+def test_a_record_that_cannot_be_folded_is_not_passed_over() -> None:
+    """On our own topics nothing is skipped: it raises, and the position stays before it."""
+    watched = Watched()
+    watched.log.append(Output("endpoints", 0, b"ep_1", b"noise"))
+    view = watched.view()
+    with pytest.raises(UndecodableError):
+        view.load()
+    assert view.position("endpoints", 0) == 0
+
+
+def test_a_view_that_never_gets_there() -> None:
+    """A topic that grows as fast as it is read: an error that says so, not for ever."""
+    log = MemoryLog(PARTITIONS, SystemClock())
+    more = Output("endpoints", 0, b"ep_1", b"")
+    log.append(more)
+
+    def grow(_: Record) -> None:
+        log.append(more)
+
+    view = View(log, ("endpoints",), grow)
+    with pytest.raises(LogError, match=r"not ready after 0\.05 s"):
+        view.load(limit_s=0.05)
 
 
 def test_a_tombstone_forgets() -> None:
@@ -114,6 +144,22 @@ def test_a_tombstone_forgets() -> None:
     watched.configuration.fold(record(None))
     watched.configuration.fold(record(None, b"ep_9"))
     assert watched.configuration.endpoints == {}
+
+
+@pytest.mark.parametrize("key", ["tenant:ep_1", "data_key:ep_1", "ep_1", "endpoint:ep_1", "other:ep_1"])
+def test_a_tombstone_forgets_its_own_kind(key: str) -> None:
+    """A tenant and a data key of the same id as an endpoint: only the one that is named goes."""
+    watched = Watched()
+    configuration = watched.configuration
+    configuration.fold(record(CODEC.encode(ENDPOINT)))
+    configuration.fold(record(CODEC.encode(Tenant("ep_1")), b"tenant:ep_1", "directory"))
+    data_key = new_data_key(VAULT, "ep_1", "acme", 5)
+    configuration.fold(record(CODEC.encode(data_key), b"data_key:ep_1", "directory"))
+    configuration.fold(record(None, key.encode(), "directory"))
+    assert ("ep_1" in configuration.tenants) == (key != "tenant:ep_1")
+    assert (configuration.keyring.of_tenant("acme") is not None) == (key != "data_key:ep_1")
+    assert configuration.endpoints == {"ep_1": ENDPOINT}
+    assert watched.changed == [ENDPOINT]
 
 
 def test_an_older_snapshot_never_overwrites() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from engine.core import change as c
 from engine.core import endpoint as e
 from engine.core import model as m
 
 AT = 1_767_225_600_123_456
-SETTINGS = e.EndpointSettings(
+SETTINGS = c.EndpointSettings(
     url="https://hooks.example.com/é",
     event_types=("room.*", "recording.available"),
     profile="bedrud",
@@ -16,7 +17,7 @@ SETTINGS = e.EndpointSettings(
     timeout_ms=10_000,
     rate_limit=2.5,
 )
-SECRET = e.SealedSecret(2, "key_1", b"\x00\x01nonce", b"\xffsealed", AT, AT + 86_400_000_000)
+SECRET = c.SealedSecret(2, "key_1", b"\x00\x01nonce", b"\xffsealed", AT, AT + 86_400_000_000)
 COMMAND = ("cmd_1", "acme", "hl_1", AT, "ep_1")
 FACT = ("cmd_1", "acme", "hl_1", AT, "ep_1", 300)
 
@@ -56,16 +57,16 @@ SAMPLES: tuple[object, ...] = (
     e.Endpoint("ep_1", "acme", SETTINGS, False, "gone", True, 4, 300, (SECRET, SECRET), AT, AT + 1),
     e.Tenant("acme", "Acme", AT, True),
     e.DataKey("key_1", "acme", "mk_1", b"nonce", b"\xfewrapped", AT),
-    e.CreateEndpoint(*COMMAND, SETTINGS, False, SECRET),
-    e.UpdateEndpoint(*COMMAND, ("url", "headers"), SETTINGS),
-    e.EnableEndpoint(*COMMAND),
-    e.DisableEndpoint(*COMMAND, "too many failures", 4),
-    e.DeleteEndpoint(*COMMAND),
-    e.EndpointCreated(*FACT, SETTINGS, False, SECRET),
-    e.EndpointUpdated(*FACT, ("url",), SETTINGS),
-    e.EndpointEnabled(*FACT),
-    e.EndpointDisabled(*FACT, "gone"),
-    e.EndpointDeleted(*FACT),
-    e.TenantCreated("cmd_1", "acme", "hl_1", AT, "Acme"),
-    e.CommandRejected("cmd_1", "acme", "hl_1", AT, "ep_1", "EnableEndpoint", e.ALREADY),
+    c.CreateEndpoint(*COMMAND, SETTINGS, False, SECRET),
+    c.UpdateEndpoint(*COMMAND, ("url", "headers"), SETTINGS),
+    c.EnableEndpoint(*COMMAND),
+    c.DisableEndpoint(*COMMAND, "too many failures", 4),
+    c.DeleteEndpoint(*COMMAND),
+    c.EndpointCreated(*FACT, SETTINGS, False, SECRET),
+    c.EndpointUpdated(*FACT, ("url",), SETTINGS),
+    c.EndpointEnabled(*FACT),
+    c.EndpointDisabled(*FACT, "gone"),
+    c.EndpointDeleted(*FACT),
+    c.TenantCreated("cmd_1", "acme", "hl_1", AT, "Acme"),
+    c.CommandRejected("cmd_1", "acme", "hl_1", AT, "ep_1", "EnableEndpoint", e.ALREADY),
 )

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from confluent_kafka import Consumer, KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+from confluent_kafka.admin import NewTopic
 
 from engine.ports import TopicPartition as Partition
-from engine.runtime.kafka.client import Cluster, persistently, sound
-from engine.runtime.kafka.log import wait_for_broker
+from engine.runtime.kafka.check import configuration, faults
+from engine.runtime.kafka.client import Cluster, log_error, mapped, persistently, sound
+from engine.runtime.kafka.log import connect
 from engine.runtime.kafka.reader import KafkaReader
 from engine.runtime.settings import Settings
 from engine.runtime.topics import TopicSpec, catalogue, inputs
@@ -22,13 +23,13 @@ class KafkaAdmin:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._cluster = Cluster(settings.kafka, settings.prefix)
-        self._client = AdminClient(self._cluster.config())
-        wait_for_broker(self._client, settings.kafka, settings.kafka_wait_s)
+        self._cluster = Cluster.of(settings)
+        self._client = connect(self._cluster, settings.kafka_wait_s)
 
     def create(self) -> list[str]:
         """Create what is missing, commit first offsets for every group; return what was created."""
-        existing = self._existing()
+        with mapped("the topics could not be looked up"):
+            existing = self._client.list_topics(timeout=_WAIT_S).topics
         missing = [s for s in catalogue(self._settings) if self._cluster.full(s.name) not in existing]
         if missing:
             created = self._client.create_topics([self._new(spec) for spec in missing], operation_timeout=30)
@@ -40,34 +41,16 @@ class KafkaAdmin:
 
     def check(self) -> list[str]:
         """Say what is wrong with the topics, in words; empty if nothing is."""
-        existing = self._existing()
-        wrong = []
-        for spec in catalogue(self._settings):
-            count = existing.get(self._cluster.full(spec.name))
-            if count is None:
-                wrong.append(f"topic {spec.name} is missing: run `hooklog topics create`")
-            elif count != spec.partitions:
-                wrong.append(
-                    f"topic {spec.name} has {count} partitions, HOOKLOG_PARTITIONS says {spec.partitions}:"
-                    " growing needs a new prefix"
-                )
-        return wrong or self._wrong_timestamps()
-
-    def _existing(self) -> dict[str, int]:
-        return {
-            name: len(t.partitions) for name, t in self._client.list_topics(timeout=_WAIT_S).topics.items()
-        }
+        return [fault.text for fault in faults(self._client, self._cluster, self._settings)]
 
     def _new(self, spec: TopicSpec) -> NewTopic:
-        compacted = spec.retention_ms is None
-        config = {
-            "cleanup.policy": "compact" if compacted else "delete",
-            "message.timestamp.type": "LogAppendTime",
-            "max.message.bytes": str(2 << 20),
-            **({} if compacted else {"retention.ms": str(spec.retention_ms)}),
-        }
-        replication = self._settings.replication
-        return NewTopic(self._cluster.full(spec.name), spec.partitions, replication, config=config)
+        settings = self._settings
+        return NewTopic(
+            self._cluster.full(spec.name),
+            spec.partitions,
+            settings.replication,
+            config=configuration(spec, settings),
+        )
 
     def _first_offsets(self, group: str, topics: Sequence[str]) -> None:
         partitions = [
@@ -77,23 +60,22 @@ class KafkaAdmin:
         member = Consumer(self._cluster.config(group_id=self._cluster.full(group), enable_auto_commit=False))
         try:
             wanted = [self._cluster.at(at) for at in partitions]
-            committed = persistently(lambda: sound(member.committed(wanted, timeout=_WAIT_S)), _WAIT_S)
+            committed = persistently(
+                "commits could not be read",
+                lambda: sound(member.committed(wanted, timeout=_WAIT_S)),
+                _WAIT_S,
+            )
             fresh = [self._cluster.bare(at) for at in committed if at.offset < 0]
             starts = _starts(self._cluster, fresh)
             offsets = [self._cluster.at(at, offset) for at, offset in starts.items() if offset == 0]
             if offsets:
-                persistently(lambda: sound(member.commit(offsets=offsets, asynchronous=False)), _WAIT_S)
+                persistently(
+                    "first offsets could not be committed",
+                    lambda: sound(member.commit(offsets=offsets, asynchronous=False)),
+                    _WAIT_S,
+                )
         finally:
             member.close()
-
-    def _wrong_timestamps(self) -> list[str]:
-        names = [self._cluster.full(spec.name) for spec in catalogue(self._settings)]
-        futures = self._client.describe_configs([ConfigResource(ResourceType.TOPIC, n) for n in names])
-        return [
-            f"topic {resource.name} must have message.timestamp.type=LogAppendTime"
-            for resource, future in futures.items()
-            if future.result()["message.timestamp.type"].value != "LogAppendTime"
-        ]
 
 
 def _starts(cluster: Cluster, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
@@ -111,4 +93,4 @@ def _settle(result: object) -> None:
         result()
     except KafkaException as error:
         if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-            raise
+            raise log_error("a topic could not be created", error) from error

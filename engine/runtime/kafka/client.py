@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
-from engine.ports import LogError, Record, TrimmedError
+from engine.ports import BrokerUnreachableError, LogError, Record, TrimmedError
 from engine.runtime import telemetry
+from engine.runtime.settings import Settings
 
 T = TypeVar("T")
 Config = dict[str, Any]
 _TRIMMED = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)
+_UNREACHABLE = (
+    KafkaError._TRANSPORT,
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._RESOLVE,
+    KafkaError._TIMED_OUT,
+    KafkaError._WAIT_COORD,
+)
 _LOG = telemetry.logger("kafka")
 
 
@@ -23,12 +32,24 @@ _reported: dict[str, float] = {}
 
 
 def _report(error: KafkaError) -> None:
-    """Say what a client ran into, at most once a second and kind; it goes on trying by itself."""
+    """Say what a client ran into, at most once a second and kind; LogError if it will not go on by itself."""
+    if error.fatal() or error.code() == KafkaError._FATAL:
+        raise LogError(_explained(error))
     now = time.monotonic()
     if now - _reported.get(error.name(), 0.0) < _REPORT_EVERY_S:
         return
     _reported[error.name()] = now
     _LOG.warning("kafka.trouble", code=error.name(), error=error.str())
+
+
+def _explained(error: KafkaError) -> str:
+    """What the library says; with the setting to look at when somebody else took our name."""
+    if "fenced" not in error.str():
+        return error.str()
+    return (
+        "another process of this group has the same HOOKLOG_INSTANCE: give each process of a group its own"
+        f" ({error.str()})"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +58,13 @@ class Cluster:
 
     bootstrap: str
     prefix: str
+    options: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """How to connect (TLS, SASL): librdkafka's properties, secrets among them."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> Cluster:
+        """Return the cluster that the settings name."""
+        return cls(settings.kafka, settings.prefix, settings.kafka_properties)
 
     def full(self, name: str) -> str:
         """`messages` -> `hooklog.messages`."""
@@ -58,6 +86,7 @@ class Cluster:
     def config(self, **more: str | float | bool) -> Config:
         """Configure any client; keyword `a_b` is the property `a.b`."""
         return {
+            **self.options,
             "bootstrap.servers": self.bootstrap,
             "log_level": 2,
             "error_cb": _report,
@@ -88,9 +117,23 @@ def check(error: KafkaError) -> None:
             f"an offset is no longer on the log ({error.str()}): records were trimmed before they were read; "
             "see 'A trimmed topic' in the README's operations"
         )
-    if error.fatal():
-        raise LogError(f"fatal Kafka error: {error.str()}")
     _report(error)
+
+
+def log_error(what: str, error: KafkaException) -> LogError:
+    """Turn the library's error into the port's; `what` says what failed."""
+    cause: KafkaError = error.args[0]
+    kind = BrokerUnreachableError if cause.code() in _UNREACHABLE else LogError
+    return kind(f"{what}: {_explained(cause)}")
+
+
+@contextmanager
+def mapped(what: str) -> Iterator[None]:
+    """Raise the library's errors as the port's."""
+    try:
+        yield
+    except KafkaException as error:
+        raise log_error(what, error) from error
 
 
 def sound(partitions: list[TopicPartition]) -> list[TopicPartition]:
@@ -128,18 +171,21 @@ _PASSING = (
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+    KafkaError.OFFSET_NOT_AVAILABLE,
 )
-"""What passes once a broker has loaded what it was given: right after a start or a new topic."""
+"""What passes by itself: after a start, a new leader or a new topic."""
 _RETRY_EVERY_S = 0.05
 
 
-def persistently(call: Callable[[], T], limit_s: float) -> T:
-    """Call until no error is a passing one; raise any other, and the last one after `limit_s` seconds."""
+def persistently(what: str, call: Callable[[], T], limit_s: float) -> T:
+    """Call until no error is a passing one; LogError of any other, or of the last after `limit_s` seconds."""
     deadline = time.monotonic() + limit_s
     while True:
         try:
             return call()
         except KafkaException as error:
             if error.args[0].code() not in _PASSING or time.monotonic() > deadline:
-                raise
+                raise log_error(what, error) from error
             time.sleep(_RETRY_EVERY_S)

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import Consumer as Client
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, TopicPartition
 
-from engine.ports import LogError, Position, Rebalance, Record
+from engine.ports import Position, Rebalance, Record
 from engine.ports import TopicPartition as Partition
 from engine.runtime import telemetry
-from engine.runtime.kafka.client import Cluster, Config, check, persistently, sound, to_record
+from engine.runtime.kafka.client import Cluster, Config, check, mapped, persistently, sound, to_record
 from engine.runtime.kafka.reader import batch
 from engine.runtime.settings import Settings
 
@@ -66,7 +66,9 @@ class KafkaConsumer:
         """Up to `limit` records; waits at most `timeout` seconds for the first."""
         records = []
         skip = len(self._cluster.prefix)
-        for message in batch(self._client, timeout, limit):
+        with mapped("the log could not be polled"):
+            messages = batch(self._client, timeout, limit)
+        for message in messages:
             error = message.error()
             if error is None:
                 records.append(to_record(message, skip))
@@ -77,7 +79,11 @@ class KafkaConsumer:
     def committed(self, partitions: Sequence[Partition]) -> dict[Partition, Position | None]:
         """What the group has committed; None where it never has."""
         wanted = [self._cluster.at(at) for at in partitions]
-        found = persistently(lambda: sound(self._client.committed(wanted, timeout=_WAIT_S)), _WAIT_S)
+        found = persistently(
+            "commits could not be read",
+            lambda: sound(self._client.committed(wanted, timeout=_WAIT_S)),
+            _WAIT_S,
+        )
         return {
             self._cluster.bare(at): Position(at.offset, at.metadata or "") if at.offset >= 0 else None
             for at in found
@@ -88,17 +94,14 @@ class KafkaConsumer:
         offsets = [self._cluster.at(at, p.offset, p.metadata) for at, p in positions.items()]
         if not offsets:
             return
-        if wait:
-            self._commit_now(offsets)
-        else:
-            self._sent.append(time.monotonic())
-            self._client.commit(offsets=offsets, asynchronous=True)
-
-    def _commit_now(self, offsets: list[TopicPartition]) -> None:
-        try:
-            sound(self._client.commit(offsets=offsets, asynchronous=False))
-        except KafkaException as error:
-            raise LogError(f"a commit was refused: {error}") from error
+        sent = time.monotonic()
+        with mapped("a commit was refused"):
+            if wait:
+                sound(self._client.commit(offsets=offsets, asynchronous=False))
+                self._lease = max(self._lease, sent)
+            else:
+                self._client.commit(offsets=offsets, asynchronous=True)
+                self._sent.append(sent)
 
     @property
     def lease(self) -> float:
@@ -126,7 +129,8 @@ class KafkaConsumer:
         self._client.close()
 
     def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
-        sent = self._sent.popleft() if self._sent else 0.0
+        # tried: once for each asynchronous commit, in order, refused ones too; never for one that waits
+        sent = self._sent.popleft()
         failed = error or next((p.error for p in partitions if p.error), None)
         if failed is None:
             self._lease = max(self._lease, sent)

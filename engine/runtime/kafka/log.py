@@ -11,12 +11,16 @@ from confluent_kafka.admin import AdminClient
 from engine.ports import BrokerUnreachableError, LogError, Rebalance
 from engine.ports import TopicPartition as Partition
 from engine.runtime import telemetry
-from engine.runtime.kafka.client import Cluster
+from engine.runtime.kafka.check import faults
+from engine.runtime.kafka.client import Cluster, mapped
 from engine.runtime.kafka.consumer import KafkaConsumer, member_config
 from engine.runtime.kafka.producer import KafkaProducer, KafkaTransactions
 from engine.runtime.kafka.reader import KafkaFollower, KafkaReader
 from engine.runtime.settings import Settings
 
+_ASK_S = 0.5
+"""How long one question takes at most: a signal is handled between two."""
+_WARN_EVERY_S = 5.0
 PATIENT_BYTES = 256 << 10
 """What a patient fetch would rather have at once."""
 _LOG = telemetry.logger("kafka")
@@ -27,15 +31,24 @@ class KafkaLog:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._cluster = Cluster(settings.kafka, settings.prefix)
-        self._admin = AdminClient(self._cluster.config())
-        wait_for_broker(self._admin, settings.kafka, settings.kafka_wait_s)
+        self._cluster = Cluster.of(settings)
+        self._admin = connect(self._cluster, settings.kafka_wait_s)
         self._partitions: dict[str, int] = {}
+
+    def check(self) -> None:
+        """LogError if a topic is not as records need it; what else is wrong is only logged."""
+        found = faults(self._admin, self._cluster, self.settings)
+        for fault in found:
+            if not fault.vital:
+                _LOG.warning("kafka.topics", fault=fault.text)
+        if vital := [fault.text for fault in found if fault.vital]:
+            raise LogError("; ".join(vital))
 
     def partitions(self, topic: str) -> int:
         """Return the number of partitions; LogError if there is no such topic."""
         if topic not in self._partitions:
-            found = self._admin.list_topics(self._cluster.full(topic), timeout=30).topics
+            with mapped(f"topic {topic} could not be looked up"):
+                found = self._admin.list_topics(self._cluster.full(topic), timeout=30).topics
             described = found[self._cluster.full(topic)]
             if described.error is not None or not described.partitions:
                 raise LogError(f"there is no topic {self._cluster.full(topic)}: run `hooklog topics create`")
@@ -70,18 +83,27 @@ class KafkaLog:
         return KafkaFollower(self._cluster, starts)
 
 
-def wait_for_broker(admin: AdminClient, bootstrap: str, limit_s: float) -> None:
-    """Return when a broker answers; BrokerUnreachableError after `limit_s` seconds."""
-    deadline = time.monotonic() + limit_s
-    while True:
-        left = deadline - time.monotonic()
-        if left <= 0:
+def connect(cluster: Cluster, limit_s: float) -> AdminClient:
+    """Return a client once a broker answers; BrokerUnreachableError after `limit_s` seconds."""
+    with mapped("HOOKLOG_KAFKA or HOOKLOG_KAFKA_OPTIONS is wrong"):
+        admin = AdminClient(cluster.config())
+    now = time.monotonic()
+    deadline, warn_at = now + limit_s, now + _WARN_EVERY_S
+    while not _answers(admin, min(_ASK_S, deadline - now)):
+        now = time.monotonic()
+        if now >= deadline:
             raise BrokerUnreachableError(
-                f"no Kafka broker answered at {bootstrap} within {limit_s:g} s: set HOOKLOG_KAFKA"
+                f"no Kafka broker answered at {cluster.bootstrap} within {limit_s:g} s: set HOOKLOG_KAFKA"
             )
-        try:
-            admin.list_topics(timeout=min(5.0, left))
-        except KafkaException:
-            _LOG.warning("kafka.waiting", bootstrap=bootstrap, seconds_left=round(max(0.0, left), 1))
-        else:
-            return
+        if now >= warn_at:
+            warn_at = now + _WARN_EVERY_S
+            _LOG.warning("kafka.waiting", bootstrap=cluster.bootstrap, seconds_left=round(deadline - now, 1))
+    return admin
+
+
+def _answers(admin: AdminClient, timeout_s: float) -> bool:
+    try:
+        admin.list_topics(timeout=timeout_s)
+    except KafkaException:
+        return False
+    return True

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka import Producer as Client
 
-from engine.ports import Acknowledged, Consumer, LogError, Output
+from engine.ports import Acknowledged, Consumer, LogError, Output, QueueFullError
 from engine.ports import TopicPartition as Partition
-from engine.runtime.kafka.client import Cluster
+from engine.runtime.kafka.client import Cluster, Config, log_error, mapped
 from engine.runtime.kafka.consumer import KafkaConsumer
+from engine.runtime.topics import MESSAGE_MAX
 
 _TRANSACTION_TIMEOUT_MS = 10_000
 _WAIT_S = 30
+QUEUE_KBYTES = 128 << 10
+_QUEUE: Config = {
+    "message.max.bytes": MESSAGE_MAX,
+    "queue.buffering.max.kbytes": QUEUE_KBYTES,
+    "queue.buffering.max.messages": 1_000_000,
+}
 
 
 def _tell(acknowledged: Acknowledged, error: KafkaError | None, message: Message) -> None:
@@ -24,41 +31,47 @@ def _tell(acknowledged: Acknowledged, error: KafkaError | None, message: Message
     acknowledged(cast(int, message.offset()))
 
 
+def _produce(client: Client, topic: str, output: Output, **more: Any) -> None:
+    """Queue it, or QueueFullError; unlike the usual way never polls: callbacks belong to one thread."""
+    try:
+        client.produce(
+            topic,
+            output.value,
+            output.key,
+            output.partition,
+            headers=cast("dict[str, str | bytes | None]", output.headers),
+            **more,
+        )
+    except BufferError:
+        raise QueueFullError(f"{len(client)} records wait for Kafka's acknowledgement") from None
+    except KafkaException as error:
+        raise log_error(f"a record for {topic} was refused", error) from error
+
+
 class KafkaProducer:
     """ports.Producer on Kafka. A record that is finally refused raises from `poll`."""
 
     def __init__(self, cluster: Cluster, linger_ms: float) -> None:
         self._topics = _Topics(cluster)
         self._client = Client(
-            cluster.config(
+            _QUEUE
+            | cluster.config(
                 enable_idempotence=True,
                 acks="all",
                 linger_ms=linger_ms,
                 batch_num_messages=5_000,
                 # one request under way: what comes meanwhile shares the next, so load makes batches by itself
                 max_in_flight_requests_per_connection=1,
-                message_max_bytes=2 << 20,
                 delivery_timeout_ms=300_000,
             )
         )
-        self._client.list_topics(timeout=_WAIT_S)
+        with mapped("no broker answers the producer"):
+            self._client.list_topics(timeout=_WAIT_S)
 
     def send(self, output: Output, acknowledged: Acknowledged) -> None:
-        """Queue it; waits for room if the queue is full."""
-        while True:
-            try:
-                self._client.produce(
-                    self._topics.full(output.topic),
-                    output.value,
-                    output.key,
-                    output.partition,
-                    on_delivery=partial(_tell, acknowledged),
-                    headers=cast("dict[str, str | bytes | None]", output.headers),
-                )
-            except BufferError:
-                self._client.poll(0.1)
-            else:
-                return
+        """Queue it; QueueFullError if there is no room."""
+        topic = self._topics.full(output.topic)
+        _produce(self._client, topic, output, on_delivery=partial(_tell, acknowledged))
 
     def poll(self, timeout: float = 0) -> None:
         """Run the callbacks of what has been acknowledged."""
@@ -92,30 +105,24 @@ class KafkaTransactions:
     def __init__(self, cluster: Cluster, name: str) -> None:
         self._cluster = cluster
         self._client = Client(
-            cluster.config(
+            _QUEUE
+            | cluster.config(
                 transactional_id=cluster.full(name),
                 transaction_timeout_ms=_TRANSACTION_TIMEOUT_MS,
                 linger_ms=1,
-                message_max_bytes=2 << 20,
             )
         )
-        self._client.init_transactions(_WAIT_S)
+        with mapped(f"the transactional name {name} could not be taken"):
+            self._client.init_transactions(_WAIT_S)
 
     def write(self, outputs: Sequence[Output], consumed: Mapping[Partition, int], consumer: Consumer) -> None:
-        """One transaction: all of it or, with an error raised, nothing."""
+        """One transaction: all of it or nothing; of a commit that failed only a restart tells which."""
         assert isinstance(consumer, KafkaConsumer)
-        self._client.begin_transaction()
-        try:
+        with mapped("a transaction failed and left nothing behind"):
+            self._client.begin_transaction()
             for output in outputs:
-                self._client.produce(
-                    self._cluster.full(output.topic),
-                    output.value,
-                    output.key,
-                    output.partition,
-                    headers=cast("dict[str, str | bytes | None]", output.headers),
-                )
+                _produce(self._client, self._cluster.full(output.topic), output)
             offsets = [self._cluster.at(at, offset) for at, offset in consumed.items()]
             self._client.send_offsets_to_transaction(offsets, consumer.group_metadata(), _WAIT_S)
+        with mapped("a transaction's commit failed, and may have succeeded all the same"):
             self._client.commit_transaction(_WAIT_S)
-        except KafkaException as error:
-            raise LogError(f"a transaction failed and left nothing behind: {error}") from error

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from engine.ports import LogError, Record
@@ -13,8 +14,9 @@ from engine.ports import TopicPartition as Partition
 from engine.runtime.kafka.client import Cluster, check, persistently, to_record
 
 _TIMEOUT_S = 30
+STALLED_S = 60.0
 _BATCH = 2_000
-_FOLLOW_MS = 250
+_FOLLOW_MS = 100
 """A fetch is answered at once when something comes; this only bounds how many are asked when nothing does."""
 
 
@@ -44,10 +46,7 @@ class KafkaReader:
         if not partitions:
             return {}
         wanted = {self._cluster.at(partition): spec for partition in partitions}
-        try:
-            return persistently(lambda: self._listed(wanted), _TIMEOUT_S)
-        except KafkaException as error:
-            raise LogError(f"offsets could not be listed: {error}") from error
+        return persistently("offsets could not be listed", lambda: self._listed(wanted), _TIMEOUT_S)
 
     def _listed(self, wanted: dict[TopicPartition, OffsetSpec]) -> dict[Partition, int]:
         futures = self._admin.list_offsets(
@@ -56,27 +55,61 @@ class KafkaReader:
         return {self._cluster.bare(at): future.result().offset for at, future in futures.items()}
 
     def read(self, starts: Mapping[Partition, int]) -> Iterator[Record]:
-        """Everything from each start to the end of its partition."""
-        self._consumer.assign([self._cluster.at(at, offset) for at, offset in starts.items()])
-        left = set(starts)
-        try:
-            while left:
-                for message in batch(self._consumer, 1.0, _BATCH):
-                    if (ended := end_of(message, self._cluster)) is not None:
-                        left.discard(ended)
-                    elif message.error() is None:
-                        yield to_record(message, len(self._cluster.prefix))
-        finally:
-            self._consumer.unassign()
+        """Everything from each start to the end of its partition when this is called."""
+        ends = self.ends(list(starts))
+        unread = {at: start for at, start in starts.items() if start != ends[at]}
+        return between(self._consumer, self._cluster, unread, ends)
 
     def warm(self, partitions: Sequence[Partition]) -> None:
         """Connect and fetch once, so that the first read is as fast as any."""
-        for _ in self.read(self.ends(partitions)):
+        ends = self.ends(partitions)
+        beyond = {at: end + 1 for at, end in ends.items()}
+        for _ in between(self._consumer, self._cluster, ends, beyond):
             pass
 
     def close(self) -> None:
         """Close the connection."""
         self._consumer.close()
+
+
+def between(
+    consumer: Consumer,
+    cluster: Cluster,
+    starts: Mapping[Partition, int],
+    ends: Mapping[Partition, int],
+    stalled_s: float = STALLED_S,
+) -> Iterator[Record]:
+    """Records from each start to below its end; LogError after `stalled_s` seconds without any answer."""
+    if not starts:
+        return
+    consumer.assign([cluster.at(at, offset) for at, offset in starts.items()])
+    left = {at: ends[at] for at in starts}
+    heard = time.monotonic()
+    try:
+        while left:
+            for message in batch(consumer, min(1.0, stalled_s), _BATCH):
+                if (ended := end_of(message, cluster)) is not None:
+                    # what precedes the end may be a transaction's marker, which no record tells of
+                    left.pop(ended, None)
+                elif message.error() is None:
+                    yield from _below(left, to_record(message, len(cluster.prefix)))
+                else:
+                    continue
+                heard = time.monotonic()
+            if time.monotonic() - heard > stalled_s:
+                raise LogError(f"nothing could be read of {min(left)} for {stalled_s:g} s")
+    finally:
+        consumer.unassign()
+
+
+def _below(left: dict[Partition, int], record: Record) -> Iterator[Record]:
+    """The record, if it is below the end of its partition; the last one takes the partition out of `left`."""
+    at = (record.topic, record.partition)
+    end = left.get(at, 0)
+    if record.offset >= end - 1:
+        left.pop(at, None)
+    if record.offset < end:
+        yield record
 
 
 class KafkaFollower:

@@ -1,0 +1,54 @@
+"""Who creates an endpoint and then publishes through the API is served, however late a router's view is."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from consumers.router import VIEW_WAIT_S, Router
+from engine.core.change import EndpointSettings
+from engine.core.endpoint import Endpoint
+from engine.core.model import MessagePublished, RoutedBatch
+from engine.core.routing import partition_of
+from engine.ports import Output
+from engine.runtime.clock import SystemClock
+from engine.runtime.context import Context
+from engine.runtime.memory import MemoryLog
+from engine.runtime.settings import Settings
+from schemas import headers
+from tests.pipeline.world import CODEC, PARTITIONS, PROFILES, TENANT, VAULT
+
+ENDPOINT = Endpoint("ep", TENANT, EndpointSettings("https://example.com/"), version=1)
+
+
+def routed(view: bytes, delay_s: float) -> tuple[str, ...]:
+    """Publish with a `view` header, write the endpoint some time later; who matched."""
+    clock = SystemClock()
+    log = MemoryLog(PARTITIONS, clock)
+    settings = Settings(partitions=PARTITIONS)
+    router = Router(Context(settings, log, clock, CODEC, PROFILES, VAULT, "test"))
+    message = MessagePublished(TENANT, "m", "room.ended", b"{}", 0)
+    log.append(Output("messages", 0, b"m", CODEC.encode(message), {headers.VIEW: view}))
+    at = partition_of(TENANT, PARTITIONS)
+    later = threading.Timer(delay_s, log.append, [Output("endpoints", at, b"ep", CODEC.encode(ENDPOINT))])
+    later.start()
+    while not (found := log.records(("routings", 0))):
+        router.step()
+    later.join()
+    router.close()
+    (routing,) = CODEC.decode_as(RoutedBatch, found[0].value).routings
+    return routing.matched
+
+
+def test_the_router_waits_for_the_view_that_the_api_had() -> None:
+    """The endpoint reaches the router after the message, and matches it all the same."""
+    assert routed(headers.view(partition_of(TENANT, PARTITIONS), 1), 0.2) == ("ep",)
+
+
+@pytest.mark.parametrize("view", [b"0:999", b"99:1", b"nonsense", b"-1:5", b""])
+def test_a_header_that_cannot_come_true_is_not_waited_for_long(view: bytes) -> None:
+    """Whoever wrote it: the message goes on, within the bound."""
+    started = SystemClock().monotonic()
+    assert routed(view, 0.0) in {(), ("ep",)}
+    assert SystemClock().monotonic() - started < VIEW_WAIT_S + 5
