@@ -18,6 +18,7 @@ from engine.ports import Output, Record
 from engine.runtime.atleastonce import AtLeastOnce
 from engine.runtime.context import Context, Ready
 from schemas import headers
+from schemas.codec import UndecodableError
 
 GROUP = "health"
 ACTOR = "health"
@@ -33,8 +34,11 @@ def disable_gone(context: Context, record: Record) -> Output | None:
     """
     if record.headers.get(headers.ERROR_CLASS) != b"gone":
         return None
-    attempt = context.codec.decode_as(AttemptFinished, record.value)
-    delivery = context.codec.decode_as(DeliveryScheduled, attempt.delivery)
+    try:
+        attempt = context.codec.decode_as(AttemptFinished, record.value)
+        delivery = context.codec.decode_as(DeliveryScheduled, attempt.delivery)
+    except UndecodableError:
+        return None  # the projector puts it on `invalid`
     command = DisableEndpoint(
         command_id=f"gone:{delivery.endpoint_id}:{delivery.endpoint_epoch}",
         tenant=delivery.tenant,

@@ -145,7 +145,12 @@ def test_kills_lose_nothing_and_fork_nothing(actions: list[tuple[str, str]]) -> 
 
 @pytest.mark.parametrize("topic", ["deliveries", "attempts", "retry.0", "retry.1s"])
 @pytest.mark.parametrize(
-    "headers", [{}, {"cause": b"no coordinates"}, {"delivery": b"d", "attempt": b"1", "due": b"x"}]
+    "headers",
+    [
+        {},
+        {"cause": b"no coordinates", "error_class": b"gone"},
+        {"delivery": b"d", "attempt": b"1", "due": b"x"},
+    ],
 )
 def test_a_poison_record_blocks_nothing(topic: str, headers: dict[str, bytes]) -> None:
     """What nobody of ours wrote goes to `invalid`; what follows it on the topic is delivered and retried."""
@@ -156,7 +161,7 @@ def test_a_poison_record_blocks_nothing(topic: str, headers: dict[str, bytes]) -
             world.log.append(Output(topic, partition, b"k", POISON, headers))
         world.publish("m")
         world.run(4)
-        for group in ("dispatcher", "scheduler", "router"):
+        for group in ("dispatcher", "scheduler", "router", "health"):
             world.kill(group)
         world.run(3)
         assert decisions(world) == {("flaky", "delivered"): 1}
