@@ -66,7 +66,12 @@ def _fragment(message: MessagePublished) -> orjson.Fragment:
 
 
 def _chosen(row: Mapping[str, object], names: tuple[str, ...]) -> dict[str, object]:
-    return {name: time_text(row[name]) for name in names}
+    return {name: _plain(row[name]) for name in names}
+
+
+def _plain(value: object) -> object:
+    """Times as text; milliseconds to the microsecond, which is all there is to them."""
+    return round(value, 3) if isinstance(value, float) else time_text(value)
 
 
 def time_text(value: object) -> object:
