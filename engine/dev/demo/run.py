@@ -29,7 +29,7 @@ from engine.dev.stack import FREE_PORTS, Ports
 from engine.dev.stack import Stack as EmbeddedStack
 
 _PREFIX = "hooklog."
-_MESSAGES_PER_S = 300
+_MESSAGES_PER_S = 150
 """A steady stream: times then say what a request takes, not how long a heap of them is."""
 _DEADLINE_S = 80
 _START_S = 15
