@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from operator import attrgetter
 from pathlib import Path
-from types import MappingProxyType, NoneType, UnionType
+from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from fastavro import parse_schema, schemaless_reader, schemaless_writer
@@ -201,6 +201,3 @@ class Codec:
         if not isinstance(decoded, record):
             raise UndecodableError(f"a {type(decoded).__name__} where a {record.__name__} belongs")
         return decoded
-
-
-EMPTY: Mapping[str, bytes] = MappingProxyType({})
