@@ -182,7 +182,7 @@ class Broker:
 
     def _format(self, java: list[str]) -> None:
         """Written beside the data and renamed, so a killed formatting leaves nothing half done."""
-        cluster = base64.urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")
+        cluster = new_cluster_id()
         properties = self.folder / "format.properties"
         new, data = self.folder / "data.new", self.folder / "data"
         shutil.rmtree(new, ignore_errors=True)
@@ -191,6 +191,11 @@ class Broker:
         if stop_status := spawn([*java, *tool], self._output).wait(_FORMAT_S):
             raise BrokerError(f"formatting {data} failed ({stop_status}):\n{tail(self._output)}")
         new.rename(data)
+
+
+def new_cluster_id() -> str:
+    """16 bytes in 22 characters, as Kafka writes them; the first is never '-', which begins an option."""
+    return base64.urlsafe_b64encode(b"\0" + secrets.token_bytes(15)).decode().rstrip("=")
 
 
 def answers(port: int) -> bool:

@@ -15,7 +15,7 @@ from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaException,
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from engine.dev import jars
-from engine.dev.broker import Broker, BrokerError, answers, java_path
+from engine.dev.broker import Broker, BrokerError, answers, java_path, new_cluster_id
 from engine.dev.process import wait_until
 
 pytestmark = pytest.mark.integration
@@ -147,6 +147,13 @@ def alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+
+
+def test_a_cluster_id_is_no_option() -> None:
+    """One in 64 random ids begins with '-', and the formatting tool would refuse it."""
+    ids = {new_cluster_id() for _ in range(500)}
+    assert len(ids) == 500
+    assert all(len(each) == 22 and not each.startswith("-") for each in ids)
 
 
 def test_java_is_there() -> None:
