@@ -19,7 +19,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from fastavro import parse_schema, schemaless_reader, schemaless_writer
 from fastavro.schema import fingerprint, to_parsing_canonical_form
 
-from engine.core import change, endpoint, model
+from engine.core import change, endpoint, lane, model
 
 MARKER = b"\xc3\x01"
 PREFIX_BYTES = 10
@@ -38,6 +38,7 @@ RECORDS: tuple[type, ...] = (
     endpoint.Endpoint,
     endpoint.Tenant,
     endpoint.DataKey,
+    lane.Lane,
     change.CreateEndpoint,
     change.UpdateEndpoint,
     change.EnableEndpoint,

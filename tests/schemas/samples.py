@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from engine.core import change as c
 from engine.core import endpoint as e
+from engine.core import lane as l
 from engine.core import model as m
 
 AT = 1_767_225_600_123_456
@@ -57,6 +58,7 @@ SAMPLES: tuple[object, ...] = (
     e.Endpoint("ep_1", "acme", SETTINGS, False, "gone", True, 4, 300, (SECRET, SECRET), AT, AT + 1),
     e.Tenant("acme", "Acme", AT, True),
     e.DataKey("key_1", "acme", "mk_1", b"nonce", b"\xfewrapped", AT),
+    l.Lane("ep_1", "acme", True, 123_456, 98_765, "open", 3, AT + 30_000_000, AT, "worker-1"),
     c.CreateEndpoint(*COMMAND, SETTINGS, False, SECRET),
     c.UpdateEndpoint(*COMMAND, ("url", "headers"), SETTINGS),
     c.EnableEndpoint(*COMMAND),
