@@ -100,7 +100,7 @@ class Control:
             telemetry.COPIES_DROPPED.labels(GROUP).inc()
             return []
         self._remember(command.command_id, record.timestamp)
-        return self._decide(command, headers.cause(record.topic, record.partition, record.offset))
+        return self._decide(command, headers.cause_for(record))
 
     def _decide(self, command: Command, cause: bytes) -> list[Output]:
         now = self._context.clock.now()

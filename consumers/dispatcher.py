@@ -1,27 +1,33 @@
-"""dispatcher: deliveries -> HTTP -> attempts. The only group that makes requests.
+"""dispatcher: deliveries -> HTTP -> attempts, lanes. The only group that makes requests.
 
 Two threads: one polls Kafka and never waits for the other; the other runs the
 event loop with a lane for each endpoint. A delivery goes poll -> lane ->
 request -> AttemptFinished, and its input is done when that is acknowledged.
+What a lane cannot take waits on the log: poll -> parked, later drain -> lane.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from threading import Event
+from typing import Protocol
 
 import uvloop
 
 from engine.core.model import DeliveryScheduled
 from engine.core.recent import Recent
 from engine.ports import Record
-from engine.runtime import telemetry
+from engine.runtime import parking, telemetry
+from engine.runtime.attempt import Attempts, Inputs, Waiting
 from engine.runtime.context import Context, Ready
+from engine.runtime.drain import Drain
 from engine.runtime.http import AiohttpSender
 from engine.runtime.invalid import invalid_output
-from engine.runtime.lanes import Inputs, Lanes, Waiting
+from engine.runtime.lanes import DRAINED_MAX, Lanes
+from engine.runtime.parking import Parked, Parking
 from engine.runtime.processor import Processor
 from engine.runtime.progress import Flow, Input, Owned
 from engine.runtime.vault import Keyring
@@ -33,36 +39,59 @@ GROUP = "dispatcher"
 POLL_MAX = 200
 LINGER_MS = 5
 """Nobody waits for an attempt's record: let it share a request to the broker."""
-FULL_POLL_EVERY_S = 0.05
 TICK_S = 0.05
 RECENT_US = 120_000_000
 RECENT_MAX = 200_000
 
 
+class Told(parking.Told, Protocol):
+    """The event loop's lanes: `engine.runtime.lanes.Lanes`. Calls come in order, and later."""
+
+    @property
+    def drained_left(self) -> int:
+        """Drained deliveries that have left their lanes."""
+
+    def arrive(self, batch: Sequence[Waiting]) -> None:
+        """Deliveries were taken in."""
+
+    def restore(self, owned: Owned, found: Iterable[Parked]) -> None:
+        """A partition is ours; what the log says of its lanes."""
+
+    def forget(self, partition: int) -> None:
+        """A partition is not ours any more."""
+
+
 class Intake:
     """The Kafka side: polls, drops copies, hands deliveries over; runs on a thread of its own."""
 
-    def __init__(self, context: Context, hand_over: Callable[[list[Waiting]], None]) -> None:
+    def __init__(self, context: Context, told: Told) -> None:
         self._context = context
-        self._hand_over = hand_over
+        self._told = told
         self._recent: Recent[int] = Recent(RECENT_US, RECENT_MAX)
         """Offset on `deliveries` by (delivery, attempt)."""
-        self._full_polled = 0.0
+        self._batch: list[Waiting] = []
+        self._is_paused = False
+        self._drained_in = 0
         self.taken_in = 0
         self.bytes_in = 0
         self.configuration = Configuration(context.codec, Keyring(context.vault))
         self.view = View(context.log, CONFIGURATION_TOPICS, self.configuration.fold)
+        self.parking = Parking(context, told)
+        self._drain = Drain(context.log, told)
         flow = Flow(
             GROUP,
             ("deliveries",),
             lambda _, partition: (("attempts", partition),),
             owning=self._owning,
+            disowned=lambda owned: told.forget(owned.at[1]),
+            seen=self.parking.attempted,
             linger_ms=LINGER_MS,
         )
         self.processor = Processor(context.log, flow, context.clock, drain_s=context.settings.drain_s)
 
     def _owning(self, owned: Owned) -> None:
-        """Remember what was attempted lately, by whoever owned the partition then."""
+        """Take up the partition's lanes; remember what was attempted lately, by whoever owned it then."""
+        self._told.restore(owned, self.parking.restore(owned, self.processor.progress))
         reader = self.processor.progress.reader
         since = self._context.clock.now() - RECENT_US
         for record in reader.read(reader.since([("attempts", owned.at[1])], since)):
@@ -71,26 +100,63 @@ class Intake:
                 self._recent.put(key, cause[2], record.timestamp)
 
     def step(self, full: bool) -> None:
-        """Poll once and run acknowledgements; when `full`, take single records now and then."""
+        """Poll once, drain, and run acknowledgements; when `full`, everything is paused and polled on."""
         self.view.advance()
-        if not full:
-            self._take(self.processor.poll(0.02, POLL_MAX))
-        elif (now := self._context.clock.monotonic()) - self._full_polled > FULL_POLL_EVERY_S:
-            self._full_polled = now
-            self._take(self.processor.poll(0, 1))
-        else:
-            self.processor.producer.poll(0.01)
+        self._pause(full)
+        drained = (
+            0 if full else self._drain.step(self.parking.lanes, self._take_drained, self._room_drained())
+        )
+        for taken, record in self.processor.poll(0 if drained else 0.02, POLL_MAX):
+            if not taken.done and not self._is_parked(taken, record):
+                self._take(taken, record)
+        self._hand_over()
+        self.parking.step(self.processor, self._drain.scanned)
         self.processor.turn()
 
-    def _take(self, records: Sequence[tuple[Input, Record]]) -> None:
-        batch = []
-        for taken, record in records:
-            if not taken.done and (delivery := self._accept(taken, record)) is not None:
-                batch.append(Waiting(taken, delivery, len(record.value or b"")))
-        if batch:
+    def _room_drained(self) -> int:
+        """How many deliveries each parked lane may hold: all of them together at most half of the places."""
+        places = self._context.settings.waiting // 2
+        return DRAINED_MAX if self._drained_in - self._told.drained_left < places else 1
+
+    def _pause(self, full: bool) -> None:
+        """Let the log hold what we cannot."""
+        if full or self._is_paused:
+            for at in self.processor.progress.owned:
+                (self.processor.consumer.pause if full else self.processor.consumer.resume)(at)
+        self._is_paused = full
+
+    def _is_parked(self, taken: Input, record: Record) -> bool:
+        """Whether a parked lane answers for the record."""
+        parked = self.parking.of(taken.owner.at).get(record.key or b"")
+        if parked is None or not parked.holds(record.offset):
+            return False
+        parked.pass_over(taken)
+        telemetry.PASSED_OVER.inc()
+        return True
+
+    def _take_drained(self, parked: Parked, record: Record) -> None:
+        """Take a record in for a parked lane: its cursor, not the commit, waits for it."""
+        attempts = self.processor.progress.end(("attempts", record.partition))
+        taken = Input(parked.owned, record.offset, (attempts,))
+        parked.drained.append(taken)
+        telemetry.DRAINED.inc()
+        self._take(taken, record, parked)
+
+    def _take(self, taken: Input, record: Record, parked: Parked | None = None) -> None:
+        delivery = self._accept(taken, record)
+        if delivery is None:
+            return
+        self._batch.append(Waiting(taken, delivery, len(record.value or b""), record.timestamp, parked))
+        if parked is not None:
+            parked.handed += 1
+            self._drained_in += 1
+
+    def _hand_over(self) -> None:
+        if self._batch:
+            batch, self._batch = self._batch, []
             self.taken_in += len(batch)
             self.bytes_in += sum(each.size for each in batch)
-            self._hand_over(batch)
+            self._told.arrive(batch)
 
     def _accept(self, taken: Input, record: Record) -> DeliveryScheduled | None:
         """Decode; None for a copy of one that was taken in, and for what goes to `invalid`."""
@@ -117,22 +183,51 @@ class Intake:
     def close(self) -> None:
         """Drain, commit, leave."""
         self.processor.close()
+        self._drain.close()
         self.view.close()
 
 
 class Dispatcher:
-    """Both sides, wired together."""
+    """Both sides, wired together; as `Told` it passes on what the polling thread says."""
 
     def __init__(self, context: Context) -> None:
         self._settings = context.settings
         self._loop = asyncio.get_running_loop()
         self._sender = AiohttpSender(context.settings.egress_allow)
-        self._intake = Intake(context, self._hand_over)
-        inputs = Inputs(self._intake.processor, self._intake.configuration, self._intake.view)
-        self._lanes = Lanes(context, inputs, self._sender)
+        self._intake = Intake(context, self)
+        processor = self._intake.processor
+        attempts = Attempts(
+            context, Inputs(processor, self._intake.configuration, self._intake.view), self._sender
+        )
+        self._lanes = Lanes(context, processor, attempts, self._intake.parking)
 
-    def _hand_over(self, batch: list[Waiting]) -> None:
-        self._loop.call_soon_threadsafe(self._lanes.arrive, batch)
+    def _post(self, call: Callable[..., None], *arguments: object) -> None:
+        self._loop.call_soon_threadsafe(partial(call, *arguments))
+
+    @property
+    def drained_left(self) -> int:
+        """Drained deliveries that have left their lanes."""
+        return self._lanes.drained_left
+
+    def arrive(self, batch: Sequence[Waiting]) -> None:
+        """Deliveries were taken in."""
+        self._post(self._lanes.arrive, batch)
+
+    def restore(self, owned: Owned, found: Iterable[Parked]) -> None:
+        """A partition is ours."""
+        self._post(self._lanes.restore, owned, found)
+
+    def forget(self, partition: int) -> None:
+        """A partition is not ours any more."""
+        self._post(self._lanes.forget, partition)
+
+    def resumed(self, parked: Parked, heard: int) -> None:
+        """A parked lane's records come on their own again."""
+        self._post(self._lanes.resumed, parked, heard)
+
+    def cleared(self, parked: Parked, heard: int) -> None:
+        """The log says nothing of a lane any more."""
+        self._post(self._lanes.cleared, parked, heard)
 
     def _full(self) -> bool:
         too_many = self._intake.taken_in - self._lanes.left >= self._settings.waiting
@@ -167,7 +262,7 @@ class Dispatcher:
     def _turn(self) -> None:
         """What happens now and then: start what was waiting for the view or the lease, tell how it goes."""
         self._lanes.pump()
-        telemetry.IN_FLIGHT.set(self._lanes.in_flight)
+        self._lanes.observe()
         telemetry.WAITING.set(self._intake.taken_in - self._lanes.left)
         telemetry.flush_attempt_lines()
 

@@ -1,9 +1,7 @@
-"""health: attempts -> commands. For now: an endpoint that answers 410 Gone is disabled.
+"""health: attempts -> commands. An endpoint whose answer disables it is disabled.
 
-The command holds for the epoch that the delivery was routed under. A change of
-the URL while that request is under way does not raise the epoch, so the old
-URL's 410 disables the endpoint then too: its lane has stopped for that epoch,
-and only a disable (and a person who enables) moves it on.
+That is 410 Gone, or the answer header `disable`, where the profile honours them. The
+command holds for the version of the endpoint that the request used (docs/adr/0007).
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ from functools import partial
 from threading import Event
 
 from engine.core.change import DisableEndpoint
-from engine.core.model import AttemptFinished, DeliveryScheduled
+from engine.core.model import AttemptFinished
 from engine.core.routing import partition_of
 from engine.ports import Output, Record
 from engine.runtime.atleastonce import AtLeastOnce
@@ -28,29 +26,28 @@ PATIENCE_MS = 100
 
 
 def disable_gone(context: Context, record: Record) -> Output | None:
-    """Return the command that an attempt leads to: disable, if the endpoint answered 410 Gone.
+    """Return the command that an attempt leads to: disable, if its answer says so.
 
-    The command's id is derived from endpoint and epoch, so a burst of 410s is one command.
+    The command's id is derived from endpoint and version, so a burst of such answers is one command.
     """
-    if record.headers.get(headers.ERROR_CLASS) != b"gone":
+    if headers.DISABLES not in record.headers:
         return None
     try:
         attempt = context.codec.decode_as(AttemptFinished, record.value)
-        delivery = context.codec.decode_as(DeliveryScheduled, attempt.delivery)
     except UndecodableError:
         return None  # the projector puts it on `invalid`
     command = DisableEndpoint(
-        command_id=f"gone:{delivery.endpoint_id}:{delivery.endpoint_epoch}",
-        tenant=delivery.tenant,
+        command_id=f"gone:{attempt.endpoint_id}:v{attempt.endpoint_version}",
+        tenant=attempt.tenant,
         actor=ACTOR,
         requested_at=context.clock.now(),
-        endpoint_id=delivery.endpoint_id,
+        endpoint_id=attempt.endpoint_id,
         reason="gone",
-        expected_epoch=delivery.endpoint_epoch,
+        expected_version=attempt.endpoint_version,
     )
-    partition = partition_of(delivery.tenant, context.log.partitions("commands"))
-    cause = {headers.CAUSE: headers.cause(record.topic, record.partition, record.offset)}
-    return Output("commands", partition, delivery.tenant.encode(), context.codec.encode(command), cause)
+    partition = partition_of(attempt.tenant, context.log.partitions("commands"))
+    cause = {headers.CAUSE: headers.cause_for(record)}
+    return Output("commands", partition, attempt.tenant.encode(), context.codec.encode(command), cause)
 
 
 class Health:

@@ -178,7 +178,7 @@ class Scheduler:
             self.processor.finish(taken, self._retry(ticket, record))
         elif ticket.decision == b"failed":
             telemetry.DEAD_LETTERS.inc()
-            found = {**record.headers, headers.CAUSE: _cause(record)}
+            found = {**record.headers, headers.CAUSE: headers.cause_for(record)}
             output = Output("dead-letters", record.partition, record.key, record.value, found)
             self.processor.finish(taken, output)
         else:
@@ -189,7 +189,7 @@ class Scheduler:
         topic = tier_topic(tier_for(ticket.due - self._context.clock.now(), self._tiers_us))
         telemetry.RETRIES_SCHEDULED.labels(topic).inc()
         found = {
-            headers.CAUSE: _cause(record),
+            headers.CAUSE: headers.cause_for(record),
             headers.DELIVERY: record.headers[headers.DELIVERY],
             headers.ATTEMPT: b"%d" % (int(record.headers[headers.ATTEMPT]) + 1),
             headers.DUE: record.headers[headers.DUE],
@@ -242,7 +242,7 @@ class Scheduler:
         if due <= now:
             telemetry.RETRIES_RELEASED.inc()
             telemetry.RETRY_LATENESS_SECONDS.observe((now - due) / 1e6)
-        found = {**record.headers, headers.CAUSE: _cause(record)}
+        found = {**record.headers, headers.CAUSE: headers.cause_for(record)}
         self.processor.finish(taken, Output(topic, record.partition, record.key, record.value, found))
 
     def _balance(self, at: Partition, tier: Tier, now: int) -> None:
@@ -275,10 +275,6 @@ class Scheduler:
         for taken, record in self.processor.poll(min(max(wait_s, 0.001), 0.02), POLL_MAX):
             self.take(taken, record)
         self.processor.turn()
-
-
-def _cause(record: Record) -> bytes:
-    return headers.cause(record.topic, record.partition, record.offset)
 
 
 def run(context: Context, stop: Event, ready: Ready) -> None:

@@ -150,12 +150,18 @@ class Reader(Protocol):
         TrimmedError if a start is not on the log; LogError if the log says nothing for too long.
         """
 
+    def committed(self, group: str, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int | None]:
+        """Where a group goes on; None where it never committed."""
+
     def close(self) -> None:
         """Let go of the connection."""
 
 
 class Follower(Protocol):
     """Follows topics without a group, from given offsets on."""
+
+    def move(self, starts: Mapping[TopicPartition, int]) -> None:
+        """Follow these from now on, from these offsets, and nothing else."""
 
     def poll(self, timeout: float, limit: int) -> list[Record]:
         """What has been appended since, at most `limit` records."""
@@ -188,8 +194,8 @@ class Log(Protocol):
     def reader(self) -> Reader:
         """A warmed-up reader."""
 
-    def follower(self, starts: Mapping[TopicPartition, int]) -> Follower:
-        """Follow from `starts` on."""
+    def follower(self, starts: Mapping[TopicPartition, int], *, ahead_kb: int = 16_384) -> Follower:
+        """Follow from `starts` on; at most about `ahead_kb` are fetched before they are polled."""
 
 
 class Request(NamedTuple):

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from engine.core.model import AttemptFinished
+from engine.ports import Record
+
 CAUSE = "cause"
 """topic:partition:offset of the input that led to this record."""
 DELIVERY = "delivery"
 ATTEMPT = "attempt"
 DECISION = "decision"
 ERROR_CLASS = "error_class"
+DISABLES = "disables"
+"""The endpoint's version that this attempt's answer disables."""
 DUE = "due"
 """When the next attempt is due, microseconds since 1970 UTC."""
 LENGTH = "length"
@@ -29,6 +34,11 @@ Coordinates = tuple[str, int, int]
 def cause(topic: str, partition: int, offset: int) -> bytes:
     """Encode coordinates; the topic is without the prefix."""
     return b"%s:%d:%d" % (topic.encode(), partition, offset)
+
+
+def cause_for(record: Record) -> bytes:
+    """The `cause` of what a record leads to."""
+    return cause(record.topic, record.partition, record.offset)
 
 
 def parse_cause(value: bytes) -> Coordinates:
@@ -60,3 +70,22 @@ def attempt_key(found: Mapping[str, bytes]) -> bytes | None:
     """Return what tells one attempt of one delivery from all others; None if the headers do not say."""
     delivery, attempt = found.get(DELIVERY), found.get(ATTEMPT)
     return None if not delivery or not attempt else delivery + b"/" + attempt
+
+
+def of_attempt(record: AttemptFinished, cause: bytes) -> dict[str, bytes]:
+    """What the scheduler and health need to know of an attempt without decoding it."""
+    found = {
+        CAUSE: cause,
+        DELIVERY: record.delivery_id.encode(),
+        ATTEMPT: b"%d" % record.attempt,
+        DECISION: record.decision.encode(),
+    }
+    if record.error_class:
+        found[ERROR_CLASS] = record.error_class.encode()
+    if record.disables:
+        found[DISABLES] = b"%d" % record.endpoint_version
+    if record.delivery:
+        found[LENGTH] = b"%d" % len(record.delivery)
+    if record.retry_at:
+        found[DUE] = b"%d" % record.retry_at
+    return found

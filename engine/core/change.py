@@ -66,10 +66,11 @@ class EnableEndpoint(_Command):
 
 @dataclass(frozen=True, slots=True)
 class DisableEndpoint(_Command):
-    """Asks to disable an endpoint, if it still has `expected_epoch` (when given)."""
+    """Asks to disable an endpoint, if it still has the epoch and the version expected (when given)."""
 
     reason: str
     expected_epoch: int | None = None
+    expected_version: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

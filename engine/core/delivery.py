@@ -6,10 +6,11 @@ an outcome into a decision, `finished` both into the one record of an attempt.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from engine.core.endpoint import Endpoint
-from engine.core.model import Answer, AttemptFinished, Decision, DeliveryScheduled, Outcome, Policy
+from engine.core.model import Answer, Asks, AttemptFinished, Decision, DeliveryScheduled, Outcome, Policy
 from engine.core.retry import next_attempt_at, parse_retry_after
 
 THROTTLED = frozenset({429, 502, 503, 504})
@@ -17,6 +18,8 @@ RESPONSE_KEPT = 16 << 10
 """Bytes of an unsuccessful answer's body that its record keeps."""
 RESPONSE_KEPT_SUCCESS = 1 << 10
 ERROR_TEXT_MAX = 200
+ANSWER_WORDS: Mapping[str, Asks] = {"disable": "disable", "abort-message": "abort-message"}
+"""What an answer header may say; anything else says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,8 @@ class Verdict:
     decision: Decision
     reason: str = ""
     retry_at: int = 0
+    disables: bool = False
+    """Whether the endpoint, as the request found it, is disabled and its lane stops at once."""
 
 
 def policy_of(endpoint: Endpoint, default: Policy) -> Policy:
@@ -35,6 +40,7 @@ def policy_of(endpoint: Endpoint, default: Policy) -> Policy:
         default,
         delays_us=default.delays_us if delays is None else tuple(d * 1000 for d in delays),
         timeout_us=default.timeout_us if timeout is None else timeout * 1000,
+        endpoint_version=endpoint.version,
     )
 
 
@@ -56,51 +62,58 @@ def error_class_of(status_code: int, policy: Policy) -> str:
 
 def judge(answer: Answer, policy: Policy) -> Outcome:
     """Judge an answer by the endpoint's policy."""
-    if answer.error_class:
-        return _outcome(answer, answer.error_class, answer.error)
-    if is_success(answer.status_code, policy):
-        return Outcome(
-            "success",
-            answer.status_code,
-            response_body=answer.body[:RESPONSE_KEPT_SUCCESS],
-            started_at=answer.started_at,
-            duration_us=answer.duration_us,
-        )
-    return _outcome(answer, error_class_of(answer.status_code, policy), f"HTTP {answer.status_code}")
-
-
-def _outcome(answer: Answer, error_class: str, error: str) -> Outcome:
-    wait = answer.headers.get("retry-after", "") if answer.status_code in THROTTLED else ""
-    ended = answer.started_at + answer.duration_us
+    error_class, error = answer.error_class, answer.error
+    if not error_class and not is_success(answer.status_code, policy):
+        error_class, error = error_class_of(answer.status_code, policy), f"HTTP {answer.status_code}"
     return Outcome(
-        "failure",
+        "failure" if error_class else "success",
         answer.status_code,
         error_class,
         error[:ERROR_TEXT_MAX],
-        parse_retry_after(wait, ended) if wait else 0,
-        answer.body[:RESPONSE_KEPT],
+        _retry_after_us(answer),
+        answer.body[: RESPONSE_KEPT if error_class else RESPONSE_KEPT_SUCCESS],
         answer.started_at,
         answer.duration_us,
+        "disable" if error_class == "gone" else _asks(answer, policy),
+        policy.endpoint_version,
     )
+
+
+def _retry_after_us(answer: Answer) -> int:
+    """The wait that the receiver asks for, from the end of its answer on."""
+    wait = answer.headers.get("retry-after", "") if answer.status_code in THROTTLED else ""
+    return parse_retry_after(wait, answer.started_at + answer.duration_us) if wait else 0
+
+
+def _asks(answer: Answer, policy: Policy) -> Asks:
+    said = answer.headers.get(policy.answer_header, "")  # a profile without: no header's name is empty
+    return ANSWER_WORDS.get(said.strip().lower(), "")
 
 
 def decide(attempt: int, outcome: Outcome, policy: Policy, now: int, jitter: float) -> Verdict:
     """Decide what follows attempt number `attempt`; `jitter` is in [0, 1)."""
+    disables = outcome.asks == "disable"
     if outcome.result == "success":
-        return Verdict("delivered")
-    if outcome.error_class == "gone":
-        return Verdict("failed", "gone")
+        return Verdict("delivered", disables=disables)
+    if disables:
+        return Verdict("failed", "gone", disables=True)
+    if outcome.asks == "abort-message":
+        return Verdict("skipped", "aborted")
     due = next_attempt_at(policy, attempt, now, outcome.retry_after_us, jitter)
     return Verdict("failed", outcome.error_class) if due is None else Verdict("retry", retry_at=due)
 
 
-def skip_reason(delivery: DeliveryScheduled, endpoint: Endpoint | None) -> str:
-    """Why a delivery must not be attempted any more; empty if it may."""
+def skip_reason(delivery: DeliveryScheduled, endpoint: Endpoint | None, gone_version: int = -1) -> str:
+    """Why a delivery must not be attempted any more; empty if it may.
+
+    `gone_version` is the highest version of the endpoint that an answer has disabled. Until the fact
+    that it is disabled is here nothing more is sent to that version; a changed endpoint is tried again.
+    """
     if endpoint is None or endpoint.deleted:
         return "deleted"
     if not endpoint.enabled or delivery.endpoint_epoch < endpoint.epoch:
         return "gone" if endpoint.disabled_reason == "gone" else "disabled"
-    return ""
+    return "gone" if endpoint.version <= gone_version else ""
 
 
 def finished(
@@ -131,6 +144,8 @@ def finished(
         request_bytes=len(delivery.body),
         response_body=outcome.response_body,
         worker=worker,
+        endpoint_version=outcome.endpoint_version,
+        disables=verdict.disables,
         delivery=embedded,
     )
 

@@ -127,7 +127,9 @@ def _merged(settings: EndpointSettings, command: UpdateEndpoint) -> EndpointSett
 def _not_disabled(endpoint: Endpoint, command: DisableEndpoint) -> str:
     if not endpoint.enabled:
         return ALREADY
-    return "" if command.expected_epoch in (None, endpoint.epoch) else "the endpoint has changed since"
+    same_epoch = command.expected_epoch in (None, endpoint.epoch)
+    same_version = command.expected_version in (None, endpoint.version)
+    return "" if same_epoch and same_version else "the endpoint has changed since"
 
 
 def evolve(endpoint: Endpoint | None, fact: EndpointFact) -> Endpoint:

@@ -15,6 +15,8 @@ Result = Literal["success", "failure", "none"]
 Decision = Literal["delivered", "retry", "failed", "skipped"]
 Verdict = Literal["routed", "duplicate", "invalid"]
 Status = Literal["delivered", "failed", "pending", "skipped"]
+Asks = Literal["", "disable", "abort-message"]
+"""What a receiver may ask for along with its answer."""
 
 SKIP_REASONS = ("disabled", "deleted", "gone", "aborted", "undecodable", "too_large")
 ERROR_CLASSES = (
@@ -133,6 +135,10 @@ class AttemptFinished:
     request_bytes: int
     response_body: bytes
     worker: str
+    endpoint_version: int = field(default=0, kw_only=True)
+    """Version of the endpoint that the request used; 0 without a request."""
+    disables: bool = field(default=False, kw_only=True)
+    """Whether the answer disables that version of the endpoint."""
     delivery: bytes
 
 
@@ -179,6 +185,8 @@ class Outcome:
     response_body: bytes = b""
     started_at: int = 0
     duration_us: int = 0
+    asks: Asks = ""
+    endpoint_version: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,3 +201,7 @@ class Policy:
     success_codes: frozenset[int] | None = None
     """None is any 2xx."""
     gone_disables: bool = True
+    answer_header: str = ""
+    """Header of an answer, lower case, in which `disable` and `abort-message` are honoured; empty: none."""
+    endpoint_version: int = 0
+    """Version of the endpoint that this is the policy of; 0 in a profile."""

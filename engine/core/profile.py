@@ -56,8 +56,6 @@ class Profile:
     rotation_overlap_us: int
     ping_data: bytes
     """Payload of a `ping`; like any payload it goes through `render`."""
-    answer_header: str
-    """Header of an answer by which a receiver may say `disable` or `abort-message`; empty: none."""
     body: tuple[str, str]
     """Templates of what stands before and after the payload."""
     headers: tuple[tuple[str, str], ...]
@@ -88,7 +86,6 @@ def parse_profile(name: str, table: Mapping[str, object]) -> Profile:
         https_only=top.choice("https", ("always", "setting")),
         rotation_overlap_us=top.duration("rotation_overlap"),
         ping_data=top.text("ping").encode(),
-        answer_header=template.header_name(top, "answer_header"),
         body=template.layout(top.table("body").values, "body"),
         headers=template.header_values(top.optional_table("headers")),
         signature=signature.read_signature(top.table("signature")),
@@ -107,7 +104,11 @@ def _policy(top: Table) -> Policy:
     if timeout_us == 0:
         raise top.wrong("timeout", "must be longer than 0")
     return Policy(
-        top.durations("retries"), timeout_us, top.status_codes("success"), top.flag("gone_disables")
+        delays_us=top.durations("retries"),
+        timeout_us=timeout_us,
+        success_codes=top.status_codes("success"),
+        gone_disables=top.flag("gone_disables"),
+        answer_header=template.header_name(top, "answer_header"),
     )
 
 

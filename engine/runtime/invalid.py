@@ -19,4 +19,4 @@ def invalid_output(codec: Codec, record: Record, reason: str, detail: str, now: 
     key, value = (record.key or b"")[:KEY_MAX], (record.value or b"")[:VALUE_MAX]
     at = (record.topic, record.partition, record.offset)
     refused = InvalidRecord(*at, reason, detail, key, value, now)
-    return Output("invalid", 0, None, codec.encode(refused), {headers.CAUSE: headers.cause(*at)})
+    return Output("invalid", 0, None, codec.encode(refused), {headers.CAUSE: headers.cause_for(record)})

@@ -1,169 +1,333 @@
-"""Lanes: what the dispatcher keeps for each endpoint, and the requests it makes.
+"""Lanes: what the dispatcher keeps for each endpoint. Runs on the event loop.
 
-Everything here runs on the event loop. A lane holds the deliveries that wait for
-one endpoint; at most `endpoint_in_flight` of them are under way, so a slow one
-takes its own places and nobody else's.
+A lane holds the deliveries that wait for one endpoint and begins them as its
+circuit, rate limit, in-flight cap and share of this process allow. What it
+cannot take is parked: it waits on the log (engine.runtime.parking).
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import NamedTuple
+import heapq
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
 
-from engine.core.delivery import Verdict, decide, finished, following, judge, policy_of, skip_reason
-from engine.core.endpoint import Endpoint, active_secrets
-from engine.core.model import AttemptFinished, DeliveryScheduled, Outcome, Policy
-from engine.core.profile import Profile, request_headers, signing_key
-from engine.core.routing import partition_of
-from engine.ports import LogError, Output, Request, Sender
+from engine.core.delivery import Verdict, skip_reason
+from engine.core.endpoint import Endpoint
+from engine.core.lane import (
+    CLOSED,
+    EXPIRES_US,
+    Bucket,
+    Cap,
+    Circuit,
+    adapted,
+    after,
+    expiry,
+    lets_through,
+    probing,
+    refilled,
+    spent,
+    token_at,
+)
+from engine.core.model import Outcome
 from engine.runtime import telemetry
+from engine.runtime.attempt import Attempts, Waiting
 from engine.runtime.context import Context
+from engine.runtime.parking import Parked, Parking
 from engine.runtime.processor import Processor
-from engine.runtime.progress import Input
-from engine.runtime.views import Configuration, View
-from schemas import headers
+from engine.runtime.progress import Input, Owned
 
 NO_REQUEST = Outcome("none")
-
-
-class Waiting(NamedTuple):
-    """A delivery taken in and not yet attempted; `size` is its record's, bytes."""
-
-    taken: Input
-    delivery: DeliveryScheduled
-    size: int
+DRAINED_MAX = 256
+"""How many deliveries of a parked lane may wait here; one, while its circuit is open."""
 
 
 class Lane:
     """What is kept for one endpoint."""
 
-    __slots__ = ("gone_epoch", "in_flight", "queued", "waiting")
+    __slots__ = (
+        "bucket",
+        "bytes",
+        "cap",
+        "circuit",
+        "endpoint_id",
+        "gone_version",
+        "in_flight",
+        "is_diverted",
+        "is_limited",
+        "is_queued",
+        "owned",
+        "parked",
+        "tenant",
+        "waiting",
+        "wakes_at",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, endpoint_id: str, tenant: str, owned: Owned, now: int) -> None:
+        self.endpoint_id = endpoint_id
+        self.tenant = tenant
+        self.owned = owned
         self.waiting: deque[Waiting] = deque()
+        self.bytes = 0
         self.in_flight = 0
-        self.queued = False
+        self.is_queued = False
         """Whether the lane stands in the line of those that could start something."""
-        self.gone_epoch = -1
-        """Epoch at which the endpoint answered 410; what was routed up to it is skipped."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """What requests to one version of an endpoint have in common."""
-
-    endpoint: Endpoint
-    profile: Profile
-    policy: Policy
-    keys: dict[int, bytes] = field(repr=False)
-    """Signing keys by secret version."""
-
-
-@dataclass(frozen=True, slots=True)
-class Inputs:
-    """What the lanes use of the Kafka side."""
-
-    processor: Processor
-    configuration: Configuration
-    view: View
+        self.wakes_at = 0
+        """When it stands in line again by itself, microseconds since 1970 UTC; 0: when something happens."""
+        self.is_limited = False
+        """Whether it has a rate limit: then it is kept while it is idle, and its bucket with it."""
+        self.gone_version = -1
+        """Highest version of the endpoint that an answer has disabled."""
+        self.circuit: Circuit = CLOSED
+        self.cap = Cap()
+        self.bucket = Bucket(now)
+        self.parked: Parked | None = None
+        self.is_diverted = False
+        """Whether what comes on its own is left on the log."""
 
 
 class Lanes:
     """The lanes of this process; `left` and `bytes_left` count what has left them."""
 
-    def __init__(self, context: Context, inputs: Inputs, sender: Sender) -> None:
+    def __init__(self, context: Context, processor: Processor, attempts: Attempts, parking: Parking) -> None:
         self._context = context
         self._settings = context.settings
-        self._inputs = inputs
-        self._sender = sender
-        self._partitions = context.log.partitions("endpoints")
-        self._lease_s = context.settings.session_timeout_s / 2
+        self._processor = processor
+        self._attempts = attempts
+        self._parking = parking
         self._lanes: dict[str, Lane] = {}
-        self._line: deque[str] = deque()
-        self._prepared: dict[tuple[str, str], Prepared] = {}
+        self._line: deque[Lane] = deque()
+        self._wakes: list[tuple[int, str]] = []
+        self._blocked: list[Lane] = []
+        """Lanes that wait for a newer view, or for others to end requests: the next pump looks again."""
+        self._circuits: Counter[str] = Counter()
+        self._lease_s = context.settings.session_timeout_s / 2
         self.requests: set[asyncio.Task[None]] = set()
         self.in_flight = 0
-        self.left = 0
-        self.bytes_left = 0
+        self.waiting = self.bytes_waiting = 0
+        self.left = self.bytes_left = self.drained_left = 0
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def arrive(self, batch: list[Waiting]) -> None:
+    # -- what the thread that polls tells ------------------------------------------------
+
+    def arrive(self, batch: Sequence[Waiting]) -> None:
         """Queue deliveries in their lanes and start what can start."""
         for waiting in batch:
-            endpoint_id = waiting.delivery.endpoint_id
-            lane = self._lanes.get(endpoint_id)
-            if lane is None:
-                lane = self._lanes[endpoint_id] = Lane()
+            delivery = waiting.delivery
+            lane = self._lane(delivery.endpoint_id, delivery.tenant, waiting.taken.owner)
             lane.waiting.append(waiting)
-            self._stand_in_line(endpoint_id, lane)
+            lane.bytes += waiting.size
+            self.waiting += 1
+            self.bytes_waiting += waiting.size
+            if waiting.parked is None and (lane.is_diverted or self._is_over(lane)):
+                self._park(lane)
+            self._stand_in_line(lane)
         self.pump()
 
-    def pump(self) -> None:
-        """Start requests, one a lane and round, while there is room and the lease holds."""
-        if not self._holds_lease():
-            return
-        blocked: list[str] = []
-        while self._line and self.in_flight < self._settings.in_flight:
-            endpoint_id = self._line.popleft()
-            lane = self._lanes[endpoint_id]
-            lane.queued = False
-            if not lane.waiting:
-                self._forget_idle(endpoint_id, lane)
-            elif self._can_sign(lane.waiting[0].delivery):
-                self._begin(lane)
-                self._stand_in_line(endpoint_id, lane)
-            else:
-                blocked.append(endpoint_id)
-        for endpoint_id in blocked:
-            self._stand_in_line(endpoint_id, self._lanes[endpoint_id])
+    def restore(self, owned: Owned, found: Iterable[Parked]) -> None:
+        """A partition is ours: its lanes are what the log says."""
+        self.forget(owned.at[1])
+        for parked in found:
+            lane = self._lane(parked.endpoint_id, parked.tenant, owned)
+            lane.parked, lane.is_diverted = parked, parked.is_parked
+            self._turn_circuit(lane, parked.circuit)
 
-    def _stand_in_line(self, endpoint_id: str, lane: Lane) -> None:
-        if not lane.queued and lane.waiting and lane.in_flight < self._settings.endpoint_in_flight:
-            lane.queued = True
-            self._line.append(endpoint_id)
+    def forget(self, partition: int) -> None:
+        """A partition is not ours any more."""
+        for lane in [lane for lane in self._lanes.values() if lane.owned.at[1] == partition]:
+            while lane.waiting:
+                self._leave(lane, lane.waiting.popleft())
+            lane.parked = None
+            self._turn_circuit(lane, CLOSED)
+            del self._lanes[lane.endpoint_id]
 
-    def _forget_idle(self, endpoint_id: str, lane: Lane) -> None:
-        if not lane.waiting and lane.in_flight == 0 and lane.gone_epoch < 0:
-            self._lanes.pop(endpoint_id, None)
+    def resumed(self, parked: Parked, heard: int) -> None:
+        """A parked lane's records come on their own again."""
+        lane = self._lanes.get(parked.endpoint_id)
+        if lane is not None and lane.parked is parked and parked.asked == heard:
+            lane.is_diverted = False
 
-    def _holds_lease(self) -> bool:
-        """Whether a commit was acknowledged lately: else somebody may own our partitions."""
-        lease = self._inputs.processor.consumer.lease
-        return self._context.clock.monotonic() - lease < self._lease_s
+    def cleared(self, parked: Parked, heard: int) -> None:
+        """The log says nothing of a lane any more."""
+        lane = self._lanes.get(parked.endpoint_id)
+        if lane is not None and lane.parked is parked and parked.asked == heard:
+            lane.parked, lane.is_diverted = None, False
+            self._forget_idle(lane)
 
-    def _can_sign(self, delivery: DeliveryScheduled) -> bool:
-        """Whether our view is as new as the router's was, with the keys to a secret in force."""
-        partition = partition_of(delivery.tenant, self._partitions)
-        if self._inputs.view.position("endpoints", partition) < delivery.view_offset:
-            return False
-        endpoint = self._inputs.configuration.endpoints.get(delivery.endpoint_id)
-        if endpoint is None or not endpoint.enabled:
-            return True
-        active = active_secrets(endpoint, self._context.clock.now())
-        return bool(active) and self._inputs.configuration.keyring.opens(endpoint)
+    # -- what a lane holds -----------------------------------------------------------------
 
-    # -- one attempt -------------------------------------------------------------------
+    def _lane(self, endpoint_id: str, tenant: str, owned: Owned) -> Lane:
+        lane = self._lanes.get(endpoint_id)
+        if lane is None or lane.owned is not owned:
+            lane = self._lanes[endpoint_id] = Lane(endpoint_id, tenant, owned, self._context.clock.now())
+        return lane
 
-    def _begin(self, lane: Lane) -> None:
-        waiting = lane.waiting.popleft()
+    def _is_over(self, lane: Lane) -> bool:
+        """Whether the lane holds more than is free, so that a few long ones leave room for everybody.
+
+        A shared buffer with dynamic thresholds (Choudhury and Hahne, 1998).
+        """
+        free, bytes_free = (
+            self._settings.waiting - self.waiting,
+            self._settings.waiting_bytes - self.bytes_waiting,
+        )
+        return len(lane.waiting) > max(free, 1) or (lane.bytes > bytes_free and len(lane.waiting) > 1)
+
+    def _park(self, lane: Lane) -> None:
+        """Leave what came on its own on the log; what was drained for the lane came before it, and stays."""
+        given: list[Input] = []
+        while lane.waiting and lane.waiting[-1].parked is None:
+            given.append(self._leave(lane, lane.waiting.pop()).taken)
+        if given:
+            lane.is_diverted = True
+            self._parking.ask(self._parked(lane), given[::-1])
+
+    def _parked(self, lane: Lane) -> Parked:
+        if lane.parked is None:
+            lane.parked = Parked(lane.owned, lane.endpoint_id, lane.tenant)
+            lane.parked.wanted = _wanted(lane)
+            lane.parked.circuit = lane.circuit
+        return lane.parked
+
+    def _leave(self, lane: Lane, waiting: Waiting) -> Waiting:
+        """Count out a delivery that was taken from its lane."""
+        lane.bytes -= waiting.size
+        self.waiting -= 1
+        self.bytes_waiting -= waiting.size
         self.left += 1
         self.bytes_left += waiting.size
-        taken, delivery, _ = waiting
-        if not taken.begin():
+        if waiting.parked is not None:
+            waiting.parked.left += 1
+            self.drained_left += 1
+        return waiting
+
+    def _stand_in_line(self, lane: Lane) -> None:
+        if not lane.is_queued and lane.waiting and not lane.wakes_at and lane.in_flight < int(lane.cap.size):
+            lane.is_queued = True
+            self._line.append(lane)
+
+    def _forget_idle(self, lane: Lane) -> None:
+        idle = not lane.waiting and lane.in_flight == 0 and not lane.is_limited and lane.gone_version < 0
+        if not idle or lane.parked is not None or lane.circuit is not CLOSED:
             return
-        endpoint = self._inputs.configuration.endpoints.get(delivery.endpoint_id)
-        reason = skip_reason(delivery, endpoint) or _gone(lane, delivery)
+        if self._lanes.get(lane.endpoint_id) is lane:
+            del self._lanes[lane.endpoint_id]
+
+    # -- beginning what may begin --------------------------------------------------------
+
+    def pump(self) -> None:
+        """Begin deliveries, one a lane and round, while there is room and the lease holds."""
+        if not self._processor.holds_lease(self._lease_s):
+            return
+        now = self._context.clock.now()
+        self._wake(now)
+        while self._line and self.in_flight < self._settings.in_flight:
+            lane = self._line.popleft()
+            lane.is_queued = False
+            if not lane.waiting:
+                self._forget_idle(lane)
+            elif self._advance(lane, now):
+                self._stand_in_line(lane)
+        blocked, self._blocked = self._blocked, []
+        for lane in blocked:
+            self._stand_in_line(lane)
+
+    def _wake(self, now: int) -> None:
+        while self._wakes and self._wakes[0][0] <= now:
+            at, endpoint_id = heapq.heappop(self._wakes)
+            lane = self._lanes.get(endpoint_id)
+            if lane is not None and lane.wakes_at == at:
+                lane.wakes_at = 0
+                self._stand_in_line(lane)
+
+    def _sleep(self, lane: Lane, until: int) -> None:
+        lane.wakes_at = until
+        heapq.heappush(self._wakes, (until, lane.endpoint_id))
+
+    def _advance(self, lane: Lane, now: int) -> bool:
+        """Begin or end the delivery at the head, if it may; else see to it that it is looked at again."""
+        waiting = lane.waiting[0]
+        delivery = waiting.delivery
+        if waiting.taken.done or waiting.taken.owner.stopping:  # the owner before us, or after, sees to it
+            self._leave(lane, lane.waiting.popleft())
+            return True
+        if not self._attempts.can_sign(delivery):
+            self._blocked.append(lane)
+            return False
+        endpoint = self._attempts.endpoint(delivery)
+        if endpoint is not None and endpoint.version > lane.gone_version >= 0:
+            lane.gone_version = -1
+        reason = skip_reason(delivery, endpoint, lane.gone_version)
         if reason or endpoint is None:
-            self._prepared.pop((delivery.endpoint_id, delivery.profile), None)
-            self._conclude(waiting, NO_REQUEST, Verdict("skipped", reason))
+            self._end(lane, NO_REQUEST, Verdict("skipped", reason))
+            return True
+        if why := self._expiry(lane, waiting, endpoint, now):
+            telemetry.EXPIRED.labels(why).inc()
+            self._end(lane, Outcome("none", error_class=why), Verdict("failed", why))
+            return True
+        if not self._may_begin(lane, endpoint, now):
+            return False
+        self._begin(lane, endpoint)
+        return True
+
+    def _expiry(self, lane: Lane, waiting: Waiting, endpoint: Endpoint, now: int) -> str:
+        """Why the delivery has waited too long; empty if it has not. Healthy lanes are not asked."""
+        if lane.circuit is CLOSED and now - waiting.delivery.accepted_at < EXPIRES_US:
+            return ""
+        policy = self._attempts.policy(endpoint, waiting.delivery.profile)
+        return expiry(lane.circuit, policy, waiting.began, now)
+
+    def _end(self, lane: Lane, outcome: Outcome, verdict: Verdict) -> None:
+        """End the delivery at the head without a request."""
+        waiting = self._leave(lane, lane.waiting.popleft())
+        if lane.parked is not None:
+            lane.parked.wanted = DRAINED_MAX  # the next ones may end likewise
+        if waiting.taken.begin():
+            self._attempts.conclude(waiting, outcome, verdict)
+
+    def _may_begin(self, lane: Lane, endpoint: Endpoint, now: int) -> bool:
+        if not lets_through(lane.circuit, now):
+            self._hold_back(lane)
+            return False
+        if lane.in_flight and lane.in_flight >= self._settings.in_flight - self.in_flight:
+            self._blocked.append(lane)  # its share is used up: the rest is for others
+            return False
+        rate = endpoint.settings.rate_limit
+        return rate is None or self._has_token(lane, rate, now)
+
+    def _hold_back(self, lane: Lane) -> None:
+        """The circuit is not closed: what waits is left on the log, but for the next probe."""
+        self._park(lane)
+        if lane.parked is not None:
+            lane.parked.wanted = 1
+        if lane.is_diverted and len(lane.waiting) > 1:
+            drained = [self._leave(lane, lane.waiting.pop()).taken for _ in range(len(lane.waiting) - 1)]
+            self._parking.ask(self._parked(lane), (), drained[::-1])
+        if lane.circuit.state == "open":
+            self._sleep(lane, lane.circuit.probe_at)
+
+    def _has_token(self, lane: Lane, rate: float, now: int) -> bool:
+        lane.is_limited = True
+        lane.bucket = refilled(lane.bucket, rate, now)
+        if lane.bucket.tokens < 1:
+            self._sleep(lane, token_at(lane.bucket, rate))
+            return False
+        lane.bucket = spent(lane.bucket)
+        return True
+
+    # -- one attempt -----------------------------------------------------------------------
+
+    def _begin(self, lane: Lane, endpoint: Endpoint) -> None:
+        waiting = self._leave(lane, lane.waiting.popleft())
+        if not waiting.taken.begin():
             return
+        is_probe = lane.circuit.state == "open"
+        if is_probe:
+            self._turn_circuit(lane, probing(lane.circuit))
         self.in_flight += 1
         lane.in_flight += 1
-        request = asyncio.get_running_loop().create_task(self._attempt(lane, waiting, endpoint))
+        attempt = self._attempt(lane, waiting, endpoint, is_probe=is_probe)
+        request = asyncio.get_running_loop().create_task(attempt)
         self.requests.add(request)
         request.add_done_callback(self._ended)
 
@@ -173,120 +337,47 @@ class Lanes:
         if error is not None and not self.failed.done():
             self.failed.set_exception(error)
 
-    async def _attempt(self, lane: Lane, waiting: Waiting, endpoint: Endpoint) -> None:
-        delivery = waiting.delivery
-        prepared = self._prepare(endpoint, delivery.profile)
-        answer = await self._sender.send(self._request(prepared, delivery))
+    async def _attempt(self, lane: Lane, waiting: Waiting, endpoint: Endpoint, *, is_probe: bool) -> None:
+        outcome, verdict = await self._attempts.make(waiting, endpoint)
         self.in_flight -= 1
         lane.in_flight -= 1
-        outcome = judge(answer, prepared.policy)
-        now, jitter = self._context.clock.now(), random.random()  # noqa: S311  it spreads retries
-        verdict = decide(delivery.attempt, outcome, prepared.policy, now, jitter)
-        if verdict.reason == "gone":
-            lane.gone_epoch = max(lane.gone_epoch, delivery.endpoint_epoch)
-        self._conclude(waiting, outcome, verdict)
-        self._stand_in_line(delivery.endpoint_id, lane)
-        self._forget_idle(delivery.endpoint_id, lane)
+        if verdict.disables:
+            lane.gone_version = max(lane.gone_version, outcome.endpoint_version)
+        self._attempts.conclude(waiting, outcome, verdict)
+        self._learn(lane, outcome, is_probe=is_probe)
+        self._stand_in_line(lane)
+        self._forget_idle(lane)
         self.pump()
 
-    def _prepare(self, endpoint: Endpoint, profile_name: str) -> Prepared:
-        """Policy and keys of an endpoint, made once a version; the body decides the profile."""
-        key = (endpoint.id, profile_name)
-        prepared = self._prepared.get(key)
-        if prepared is None or prepared.endpoint is not endpoint:
-            profile = self._context.profile(profile_name)
-            prepared = Prepared(
-                endpoint, profile, policy_of(endpoint, profile.policy), self._keys(endpoint, profile)
-            )
-            self._prepared[key] = prepared
-        return prepared
-
-    def _keys(self, endpoint: Endpoint, profile: Profile) -> dict[int, bytes]:
-        keyring = self._inputs.configuration.keyring
-        try:
-            opened = {s.version: keyring.open(endpoint.tenant, endpoint.id, s) for s in endpoint.secrets}
-        except ValueError as error:
-            raise LogError(
-                f"the secret of endpoint {endpoint.id} cannot be opened ({error}): "
-                "is HOOKLOG_MASTER_KEY the one that it was created with?"
-            ) from None
-        return {version: signing_key(profile, secret) for version, secret in opened.items()}
-
-    def _request(self, prepared: Prepared, delivery: DeliveryScheduled) -> Request:
+    def _learn(self, lane: Lane, outcome: Outcome, *, is_probe: bool) -> None:
+        """Let the cap and the circuit follow what the endpoint bears."""
         now = self._context.clock.now()
-        endpoint = prepared.endpoint
-        keys = [prepared.keys[secret.version] for secret in active_secrets(endpoint, now)]
-        signed = request_headers(prepared.profile, delivery, keys, now)
-        timeout_s = prepared.policy.timeout_us / 1_000_000
-        return Request(
-            endpoint.settings.url, {**endpoint.settings.headers, **signed}, delivery.body, timeout_s
-        )
+        lane.cap = adapted(lane.cap, outcome, now, self._settings.endpoint_in_flight)
+        circuit = after(lane.circuit, outcome, now, probe=is_probe)
+        if circuit is lane.circuit or lane.owned.stopping:
+            return
+        if circuit.state == lane.circuit.state:
+            lane.circuit = circuit
+            return
+        self._turn_circuit(lane, circuit)
+        if circuit.state == "closed":
+            lane.cap = Cap(1.0)
+        self._parking.ask(self._parked(lane), ())
 
-    def _conclude(self, waiting: Waiting, outcome: Outcome, verdict: Verdict) -> None:
-        """Write the one record of an attempt; its input is done when that is acknowledged."""
-        taken, delivery, _ = waiting
-        encode = self._context.codec.encode
-        embedded = _embedded(encode, delivery, verdict)
-        record = finished(delivery, outcome, verdict, embedded, self._context.worker)
-        partition = taken.owner.at[1]
-        cause = headers.cause("deliveries", partition, taken.offset)
-        output = Output(
-            "attempts",
-            partition,
-            delivery.endpoint_id.encode(),
-            encode(record),
-            attempt_headers(record, cause),
-        )
-        self._inputs.processor.finish(taken, output)
-        observe(record)
+    def _turn_circuit(self, lane: Lane, circuit: Circuit) -> None:
+        self._circuits[lane.circuit.state] -= 1
+        self._circuits[circuit.state] += 1
+        lane.circuit = circuit
+        if lane.parked is not None:
+            lane.parked.circuit = circuit
+            lane.parked.wanted = _wanted(lane)
 
-
-def _gone(lane: Lane, delivery: DeliveryScheduled) -> str:
-    return "gone" if delivery.endpoint_epoch <= lane.gone_epoch else ""
+    def observe(self) -> None:
+        """Set the gauges."""
+        telemetry.IN_FLIGHT.set(self.in_flight)
+        for state in ("open", "half_open"):
+            telemetry.CIRCUITS.labels(state).set(self._circuits[state])
 
 
-def _embedded(encode: Callable[[object], bytes], delivery: DeliveryScheduled, verdict: Verdict) -> bytes:
-    """Return the delivery that the record carries: the next attempt's, or, for a dead letter, this one."""
-    if verdict.decision == "retry":
-        return encode(following(delivery))
-    return encode(delivery) if verdict.decision == "failed" else b""
-
-
-def attempt_headers(record: AttemptFinished, cause: bytes) -> dict[str, bytes]:
-    """What the scheduler and health need to know without decoding."""
-    found = {
-        headers.CAUSE: cause,
-        headers.DELIVERY: record.delivery_id.encode(),
-        headers.ATTEMPT: b"%d" % record.attempt,
-        headers.DECISION: record.decision.encode(),
-    }
-    if record.error_class:
-        found[headers.ERROR_CLASS] = record.error_class.encode()
-    if record.delivery:
-        found[headers.LENGTH] = b"%d" % len(record.delivery)
-    if record.retry_at:
-        found[headers.DUE] = b"%d" % record.retry_at
-    return found
-
-
-def observe(record: AttemptFinished) -> None:
-    """Write the attempt's log line and count it."""
-    telemetry.DECISIONS.labels(record.decision).inc()
-    if record.outcome != "none":
-        telemetry.ATTEMPTS.labels(record.outcome, record.error_class, record.trigger).inc()
-        telemetry.ATTEMPT_SECONDS.observe(record.duration_us / 1e6)
-        if record.attempt == 1:
-            telemetry.FIRST_ATTEMPT_SECONDS.observe(max(0, record.attempted_at - record.accepted_at) / 1e6)
-    telemetry.attempt_line(
-        delivery=record.delivery_id,
-        tenant=record.tenant,
-        endpoint=record.endpoint_id,
-        message=record.message_id,
-        attempt=record.attempt,
-        outcome=record.outcome,
-        status=record.status_code,
-        error_class=record.error_class,
-        duration_ms=record.duration_us // 1000,
-        decision=record.decision,
-        reason=record.reason,
-    )
+def _wanted(lane: Lane) -> int:
+    return DRAINED_MAX if lane.circuit.state == "closed" else 1

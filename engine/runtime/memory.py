@@ -66,8 +66,8 @@ class MemoryLog:
         """Make a reader of ranges."""
         return MemoryReader(self)
 
-    def follower(self, starts: Mapping[TopicPartition, int]) -> MemoryFollower:
-        """Follow from `starts` on."""
+    def follower(self, starts: Mapping[TopicPartition, int], *, ahead_kb: int = 0) -> MemoryFollower:
+        """Follow from `starts` on; nothing is fetched ahead here."""
         return MemoryFollower(self, starts)
 
     def append(self, output: Output) -> int:
@@ -284,6 +284,11 @@ class MemoryReader:
             raise TrimmedError(f"offset {starts[late[0]]} of {late[0]} is not on the log")
         return chain.from_iterable([self._log.records(at, start) for at, start in starts.items()])
 
+    def committed(self, group: str, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int | None]:
+        """Where a group goes on; None where it never committed."""
+        positions = self._log._groups[group].positions
+        return {at: positions[at].offset if at in positions else None for at in partitions}
+
     def close(self) -> None:
         """Nothing to close."""
 
@@ -293,6 +298,10 @@ class MemoryFollower:
 
     def __init__(self, log: MemoryLog, starts: Mapping[TopicPartition, int]) -> None:
         self._log = log
+        self._next = dict(starts)
+
+    def move(self, starts: Mapping[TopicPartition, int]) -> None:
+        """Follow these instead."""
         self._next = dict(starts)
 
     def poll(self, timeout: float, limit: int) -> list[Record]:

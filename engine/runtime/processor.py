@@ -59,6 +59,10 @@ class Processor:
         self.progress.acknowledged(at, offset)
         then()
 
+    def holds_lease(self, seconds: float) -> bool:
+        """Whether a commit was acknowledged within so many seconds: else somebody may own our partitions."""
+        return self._clock.monotonic() - self.consumer.lease < seconds
+
     def finish(self, taken: Input, output: Output) -> None:
         """Send the one output of an input; it is done when that is acknowledged."""
         self.send(output, partial(settle, taken))
@@ -67,6 +71,7 @@ class Processor:
         """Run acknowledgements; commit and refresh when it is time."""
         self.producer.poll()
         now = self._clock.monotonic()
+        self.progress.follow(now)
         if now - self._committed >= COMMIT_EVERY_S:
             self._committed = now
             self.progress.commit()

@@ -16,12 +16,16 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 
-from engine.ports import Consumer, Log, LogError, Position, Record, TopicPartition
+from engine.ports import Consumer, Follower, Log, LogError, Position, Record, TopicPartition
 from engine.runtime import telemetry
 from schemas.headers import cause_of
 
 METADATA_MAX = 4_095
+FOLLOW_S = 90.0
+"""After an assignment, for so long the outputs of whoever owned the partitions before are followed."""
+FOLLOW_AHEAD_KB = 4_096
 COMMIT_ALL_EVERY = 25
 """So often a commit says all positions again, in case one that said a change was refused."""
 Positions = tuple[int, ...]
@@ -71,6 +75,8 @@ class Owned:
         """Positions of the commit we started from; they hold until `highest_found` is committed."""
         self._committed = (start, kept)
         self.stopping = False
+        self.aside: dict[bytes, deque[Input]] = {}
+        """Inputs by key that somebody else than the commit answers for: those of parked lanes."""
 
     def positions(self, offset: int, ends: Mapping[TopicPartition, int]) -> Positions:
         """From where outputs of the input at `offset`, or of a later one, can be."""
@@ -95,7 +101,7 @@ class Owned:
 
     def is_busy(self) -> bool:
         """Whether something that was begun is not done."""
-        return any(each.begun and not each.done for each in self.open)
+        return any(each.begun and not each.done for each in chain(self.open, *self.aside.values()))
 
     def committable(self, ends: Mapping[TopicPartition, int]) -> tuple[int, Positions]:
         """Return the lowest offset that is not done, and the positions that go with it."""
@@ -124,7 +130,9 @@ class Flow:
     """What a group reads, where its outputs can be, and what a found output means.
 
     `recover` notes a found output in `Owned.found`; `is_done` says whether what
-    was noted is all that its input owes; `owning` prepares a new partition.
+    was noted is all that its input owes; `owning` prepares a new partition and
+    `disowned` forgets it. With `seen`, outputs that the owner before still writes
+    are followed for a while after an assignment, and passed to it too.
     """
 
     group: str
@@ -133,6 +141,8 @@ class Flow:
     recover: Recover = mark_found
     is_done: Callable[[object], bool] = bool
     owning: Callable[[Owned], None] = _nothing
+    disowned: Callable[[Owned], None] = _nothing
+    seen: Callable[[Owned, Record], None] | None = None
     waiting: frozenset[str] = frozenset()
     """Topics whose records wait, in order, until their outputs begin with `release`."""
     linger_ms: float = 0
@@ -173,6 +183,13 @@ class Progress:
         self._consumer: Consumer | None = None
         self._commits = 0
         self._ends: Ends = {}
+        self._log = log
+        self._follower: Follower | None = None
+        self._following: Ends = {}
+        """From where on the outputs of the owner before are followed."""
+        self._follow_until = 0.0
+        self._written: set[tuple[TopicPartition, int]] = set()
+        """Outputs of our own that the follower is still to see."""
         self.owned: dict[TopicPartition, Owned] = {}
 
     def bind(self, consumer: Consumer) -> None:
@@ -200,6 +217,12 @@ class Progress:
         """An output got this offset."""
         if offset >= self._ends.get(at, 0):
             self._ends[at] = offset + 1
+        if self._follower is not None:
+            self._written.add((at, offset))
+
+    def end(self, at: TopicPartition) -> int:
+        """Offset at which, at the least, a topic ends that outputs go to."""
+        return self._ends.get(at, 0)
 
     def open_inputs(self) -> int:
         """Records taken in and not committable yet."""
@@ -247,6 +270,7 @@ class Progress:
         for owned in new.values():
             self._flow.owning(owned)
         self.owned.update(new)
+        self._follow(new)
         telemetry.REBALANCES.labels(self._flow.group, "assigned").inc(len(new))
         telemetry.OWNED.labels(self._flow.group).set(len(self.owned))
         return {at: owned.next for at, owned in new.items()}
@@ -290,6 +314,53 @@ class Progress:
             owned.highest_found = max(owned.highest_found, offset)
             self._flow.recover(owned, offset, output)
 
+    def _follow(self, new: Mapping[TopicPartition, Owned]) -> None:
+        """Begin to follow the outputs of new partitions where their read-back ended."""
+        if self._flow.seen is None:
+            return
+        self._follow_until = 0.0
+        self._following |= {at: self._ends.get(at, 0) for owned in new.values() for at in owned.outputs}
+        if self._follower is None:
+            self._follower = self._log.follower(self._following, ahead_kb=FOLLOW_AHEAD_KB)
+        else:
+            self._follower.move(self._following)
+
+    def follow(self, now: float) -> None:
+        """Mark done what the owner before has finished since the read-back; `now` in monotonic seconds."""
+        if self._follower is None:
+            return
+        self._follow_until = self._follow_until or now + FOLLOW_S
+        if now > self._follow_until:  # nobody can still be at work on what we took over
+            self._unfollow()
+            return
+        for output in self._follower.poll(0, 500):
+            at = (output.topic, output.partition)
+            self._following[at] = output.offset + 1
+            if (at, output.offset) in self._written:
+                self._written.discard((at, output.offset))
+            else:
+                self._notice(output)
+
+    def _unfollow(self) -> None:
+        if self._follower is not None:
+            self._follower.close()
+            self._follower = None
+        self._following.clear()
+        self._written.clear()
+
+    def _notice(self, output: Record) -> None:
+        """Take in an output that somebody else has written, or that we are not told of yet."""
+        cause = cause_of(output.headers)
+        owned = None if cause is None else self.owned.get(cause[:2])
+        if owned is None or cause is None or self._flow.seen is None:
+            return
+        if cause[2] >= owned.next:
+            self._flow.recover(owned, cause[2], output)
+        for taken in owned.open:
+            if taken.offset == cause[2] and not taken.begun:
+                taken.done = True
+        self._flow.seen(owned, output)
+
     def revoked(self, partitions: Sequence[TopicPartition]) -> None:
         """Stop intake, drain, commit, give up."""
         mine = [self.owned[at] for at in partitions if at in self.owned]
@@ -314,10 +385,12 @@ class Progress:
     def _forget(self, owned: Sequence[Owned], event: str) -> None:
         for each in owned:
             del self.owned[each.at]
+            self._flow.disowned(each)
         telemetry.REBALANCES.labels(self._flow.group, event).inc(len(owned))
         telemetry.OWNED.labels(self._flow.group).set(len(self.owned))
 
     def close(self) -> None:
         """Let go of the reader; call after the consumer is closed."""
+        self._unfollow()
         self._refresher.shutdown()
         self.reader.close()

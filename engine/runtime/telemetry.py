@@ -28,6 +28,14 @@ FIRST_ATTEMPT_SECONDS = Histogram(
 )
 IN_FLIGHT = Gauge("hooklog_requests_in_flight", "HTTP requests in flight.")
 WAITING = Gauge("hooklog_deliveries_waiting", "Deliveries taken in by a dispatcher and not yet attempted.")
+LANES_PARKED = Gauge("hooklog_lanes_parked", "Endpoints whose backlog waits on the log.")
+LANES_TRIMMED = Counter(
+    "hooklog_lanes_trimmed_records", "Offsets behind a parked lane's cursor that retention took."
+)
+DRAINED = Counter("hooklog_deliveries_drained", "Deliveries of parked lanes read again from the log.")
+PASSED_OVER = Counter("hooklog_deliveries_passed_over", "Deliveries left on the log for a parked lane.")
+CIRCUITS = Gauge("hooklog_circuits", "Circuits of endpoints that are not closed, by state.", ["state"])
+EXPIRED = Counter("hooklog_deliveries_expired", "Deliveries that waited too long in a lane.", ["reason"])
 DECISIONS = Counter("hooklog_decisions", "What followed attempts.", ["decision"])
 MESSAGES_ROUTED = Counter("hooklog_messages_routed", "Messages routed, by verdict.", ["verdict"])
 DELIVERIES_SCHEDULED = Counter("hooklog_deliveries_scheduled", "Deliveries made from messages.")
@@ -49,11 +57,29 @@ REBALANCES = Counter("hooklog_rebalances", "Partitions assigned, revoked or lost
 READ_BACK = Counter("hooklog_read_back_records", "Own outputs read back on assignment.", ["group"])
 OWNED = Gauge("hooklog_partitions_owned", "Partitions owned.", ["group"])
 WINDOW = Gauge("hooklog_inputs_open", "Records taken in whose outputs are not all acknowledged.", ["group"])
+BROKER_UP = Gauge("hooklog_broker_up", "1 while a Kafka broker answers this process.", ["process"])
+COMMIT_AGE = Gauge("hooklog_commit_age_seconds", "How long commits have not been acknowledged.", ["group"])
+OUTPUT_AGE = Gauge("hooklog_output_age_seconds", "How long outputs have not been acknowledged.", ["process"])
+POLL_AGE = Gauge("hooklog_poll_age_seconds", "Since a group's member last polled.", ["group"])
+KAFKA_ERRORS = Counter("hooklog_kafka_errors", "What Kafka clients ran into, by librdkafka's name.", ["code"])
 PROJECTOR_ROWS = Counter("hooklog_projector_rows", "Rows written to ClickHouse.", ["table"])
 PROJECTOR_ERRORS = Counter("hooklog_projector_errors", "Writes to ClickHouse that failed and were retried.")
 PROJECTION_DELAY = Gauge(
-    "hooklog_projection_delay_seconds", "Age of the newest record written to ClickHouse."
+    "hooklog_projection_delay_seconds",
+    "Age of the oldest record that the projector has read and not yet written to ClickHouse.",
 )
+
+
+UNACCOUNTED = Gauge(
+    "hooklog_unaccounted",
+    "Deliveries, messages and rows that are not where they must be, by problem, as of the last check.",
+    ["problem"],
+)
+ACCOUNTING_CHECKED = Gauge(
+    "hooklog_accounting_checked_timestamp_seconds",
+    "When the accounting was last checked whole, the log and ClickHouse, seconds since 1970 UTC.",
+)
+PENDING = Gauge("hooklog_deliveries_pending", "Deliveries that are neither delivered nor ended.", ["state"])
 
 
 def configure(level: Level = "info") -> None:

@@ -86,7 +86,7 @@ async def _exchange(parts: list[bytes], wanted: bytes) -> tuple[bytes, list[Note
     """Send bytes in parts to a receiver and read its answer until it ends as wanted."""
     notes: list[Note] = []
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Connection(notes), "127.0.0.1", 0)
+    server = await loop.create_server(lambda: Connection(notes, set()), "127.0.0.1", 0)
     async with server:
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
         for part in parts:

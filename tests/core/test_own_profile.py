@@ -101,8 +101,8 @@ def test_a_platforms_own_profile() -> None:
     assert verify(acme, secret, headers, body)
     assert not verify(acme, secret, headers | {"X-Acme-Time": "1768730401"}, body)
     assert not verify(acme, secret, headers | {"webhook-id": "msg_2"}, body)
-    assert acme.policy == Policy((SECOND, 24 * HOUR), 1_500_000, None, False)
-    assert (acme.https_only, acme.answer_header, acme.rotation_overlap_us) == ("always", "x-answer", HOUR)
+    assert acme.policy == Policy((SECOND, 24 * HOUR), 1_500_000, None, False, "x-answer")
+    assert (acme.https_only, acme.rotation_overlap_us) == ("always", HOUR)
 
 
 @pytest.mark.parametrize(

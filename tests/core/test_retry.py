@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from email.utils import formatdate
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -46,12 +48,20 @@ def policy(*delays_us: int) -> Policy:
         ("", 0),
         ("soon", 0),
         ("-5", 0),
+        ("+5", 0),
+        ("-0", 0),
         ("1.5", 0),
         ("1e3", 0),
+        ("1_000", 0),
+        ("0x10", 0),
+        ("5s", 0),
         ("١٢٠", 0),
         ("²", 0),
         ("120, 240", 0),
         ("06 Nov", 0),
+        ("Sun, 06 Nov 1994 25:49:47 GMT", 0),
+        ("Sun, 31 Feb 1995 08:49:47 GMT", 0),
+        ("1994-11-06T08:49:47Z", 0),
     ],
 )
 def test_retry_after(value: str, seconds: int) -> None:
@@ -59,7 +69,15 @@ def test_retry_after(value: str, seconds: int) -> None:
     assert parse_retry_after(value, NOW) == seconds * SECOND
 
 
-@given(st.text() | st.text("0123456789 ,:+-GMTNovSun", max_size=40), st.integers(0, 2**62))
+NUMBERS = ["6", "06", "94", "1994", "99999", "06-Nov-94", "08:49", "08:49:47", "25:61:61"]
+WORDS = ["Sun,", "Sunday,", "Nov", "GMT", "EST", "+0100", "-9999", "+2400", "(", ")"]
+dates = st.lists(st.sampled_from(NUMBERS + WORDS), max_size=8).map(" ".join)
+
+
+@given(
+    st.text() | st.text("0123456789", max_size=5_000) | dates,
+    st.integers(0, 2**62),
+)
 @example("Sun, 06 Nov 1994 08:49:37 +9999", 0)
 @example("(", 0)
 @example("()()", 0)
@@ -94,6 +112,14 @@ def test_the_schedule(attempt: int, retry_after: int, jitter: float, expected: i
 def test_no_schedule_is_one_attempt() -> None:
     """An endpoint may have no retries at all."""
     assert next_attempt_at(policy(), 1, NOW, 0, 0.0) is None
+
+
+@given(st.integers(0, RETRY_AFTER_MAX_US // SECOND), st.integers(0, 2**37))
+def test_seconds_and_date_say_the_same(seconds: int, now_s: int) -> None:
+    """A wait in seconds and the date that it leads to are the same wait."""
+    until = formatdate(now_s + seconds, usegmt=True)
+    found = [parse_retry_after(value, now_s * SECOND) for value in (str(seconds), until)]
+    assert found == [seconds * SECOND] * 2
 
 
 @given(delays, st.integers(1, 14), st.integers(0, 100 * HOUR), jitters)

@@ -27,7 +27,7 @@ def answering(path: str, seen: int) -> Answer:
             return Answer(200 if seen else 503)
         case "gone":
             return Answer(410)
-    return Answer(0, error_class="connect")
+    return Answer(500)
 
 
 def decisions(world: World) -> Counter[tuple[str, str]]:
@@ -148,7 +148,7 @@ def test_kills_lose_nothing_and_fork_nothing(actions: list[tuple[str, str]]) -> 
     "headers",
     [
         {},
-        {"cause": b"no coordinates", "error_class": b"gone"},
+        {"cause": b"no coordinates", "disables": b"1"},
         {"delivery": b"d", "attempt": b"1", "due": b"x"},
     ],
 )

@@ -8,6 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from consumers.control import Control
 from consumers.dispatcher import Intake
@@ -18,8 +19,9 @@ from engine.core.change import CreateEndpoint, EndpointSettings, SealedSecret
 from engine.core.model import Answer, AttemptFinished, DeliveryScheduled, MessagePublished, RoutedBatch
 from engine.core.routing import partition_of
 from engine.ports import Output, Record, Request
+from engine.runtime.attempt import Attempts, Inputs
 from engine.runtime.context import Context
-from engine.runtime.lanes import Inputs, Lanes, Waiting
+from engine.runtime.lanes import Lanes
 from engine.runtime.memory import MemoryConsumer, MemoryLog
 from engine.runtime.profiles import load_profiles
 from engine.runtime.settings import Settings
@@ -93,6 +95,21 @@ class ScriptedSender:
         """Nothing to close."""
 
 
+class Told:
+    """Passes on at once what the thread that polls says: here there is one thread."""
+
+    lanes: Lanes
+
+    @property
+    def drained_left(self) -> int:
+        """Drained deliveries that have left their lanes."""
+        return self.lanes.drained_left
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        found: Callable[..., None] = getattr(self.lanes, name)
+        return found
+
+
 class World:
     """The log, the clock, and one process of each group."""
 
@@ -132,17 +149,17 @@ class World:
 
     async def _start_dispatcher(self) -> None:
         self.sender = ScriptedSender(self)
-        self.intake = Intake(self.context(), self._hand_over)
+        told = Told()
+        self.intake = Intake(self.context(), told)
         inputs = Inputs(self.intake.processor, self.intake.configuration, self.intake.view)
-        self.lanes = Lanes(self.context(), inputs, self.sender)
-
-    def _hand_over(self, batch: list[Waiting]) -> None:
-        self.lanes.arrive(batch)
+        attempts = Attempts(self.context(), inputs, self.sender)
+        self.lanes = Lanes(self.context(), self.intake.processor, attempts, self.intake.parking)
+        told.lanes = self.lanes
 
     def kill(self, group: str) -> None:
         """SIGKILL, and a new process: nothing is drained, acknowledged or committed."""
         if group == "dispatcher":
-            self.killed_in_flight += len(self.lanes.requests)
+            self.killed_in_flight += len(self.lanes.requests) + len(self.intake.processor.producer)
             self._loop.run_until_complete(self._abandon())
         consumer = {
             "control": lambda: self.control._inputs.consumer,
@@ -193,17 +210,28 @@ class World:
 
     # -- what producers and people do --------------------------------------------------
 
+    def run_until(self, condition: Callable[[], bool], seconds: float) -> None:
+        """Let everything work until something is so; AssertionError if it takes longer."""
+        for _ in range(int(seconds)):
+            if condition():
+                return
+            self.run(1)
+        assert condition()
+
     def append(self, topic: str, key: str, record: object) -> int:
         """Write a record; its offset."""
         value = CODEC.encode(record)
         return self.log.append(Output(topic, partition_of(key, PARTITIONS), key.encode(), value))
 
-    def create_endpoint(self, name: str, event_types: tuple[str, ...] | None = None) -> None:
+    def create_endpoint(
+        self, name: str, event_types: tuple[str, ...] | None = None, **settings: object
+    ) -> None:
         """Ask control for an endpoint whose receiver is /name."""
         empty = SealedSecret(1, COMMAND_KEY_ID, b"", b"")
         sealed = Keyring(VAULT).seal(COMMAND_KEY_ID, (TENANT, name), empty, SECRET)
-        settings = EndpointSettings(f"http://127.0.0.1/{name}", event_types, retry_policy=(1_000, 3_000))
-        command = CreateEndpoint(f"create-{name}", TENANT, "test", 0, name, settings, True, sealed)
+        given = EndpointSettings(f"http://127.0.0.1/{name}", event_types, retry_policy=(1_000, 3_000))
+        wanted = replace(given, **settings)  # type: ignore[arg-type]
+        command = CreateEndpoint(f"create-{name}", TENANT, "test", 0, name, wanted, True, sealed)
         self.append("commands", TENANT, command)
 
     def publish(self, message_id: str, event_type: str = "room.ended", payload: bytes = b"{}") -> int:

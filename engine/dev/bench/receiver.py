@@ -2,7 +2,8 @@
 
 Not a web server: it knows the requests that webhook senders and wrk make. It prints
 its port, tells how many requests it had (GET /count) and hands over its notes
-(GET /notes: `nanoseconds id` a line), forgetting them.
+(GET /notes: `nanoseconds id` a line), forgetting them. At /slow/… it takes 5 s to
+answer, at /fails-once/… it answers each message's first request with 500.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import re
+import sys
 import time
 from typing import cast
 
@@ -19,16 +21,19 @@ _ANSWER = b"HTTP/1.1 204 No Content\r\n\r\n"
 _ID = re.compile(rb"\r\n[Ww]ebhook-[Ii]d: *([^\r]*)")
 _LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: *([0-9]+)")
 _END = b"\r\n\r\n"
+_SLOW_S = 5
+_FAILURE = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n"
 
 Note = tuple[int, bytes]
 """When the first byte of a request was read (Unix nanoseconds), and its message id."""
 
 
 class Connection(asyncio.Protocol):
-    """One keep-alive connection; `notes` is shared by all."""
+    """One keep-alive connection; `notes` and the messages that have `failed` are shared by all."""
 
-    def __init__(self, notes: list[Note]) -> None:
+    def __init__(self, notes: list[Note], failed: set[bytes]) -> None:
         self._notes = notes
+        self._failed = failed
         self._rest = b""
         self._transport: asyncio.WriteTransport | None = None
 
@@ -61,8 +66,15 @@ class Connection(asyncio.Protocol):
             self._transport.write(self._report(request))
             return
         found = _ID.search(request)
-        self._notes.append((now, found[1] if found else b""))
-        self._transport.write(_ANSWER)
+        message = found[1] if found else b""
+        self._notes.append((now, message))
+        if request.startswith(b"POST /slow/"):
+            asyncio.get_running_loop().call_later(_SLOW_S, self._transport.write, _ANSWER)
+        elif request.startswith(b"POST /fails-once/") and message not in self._failed:
+            self._failed.add(message)
+            self._transport.write(_FAILURE)
+        else:
+            self._transport.write(_ANSWER)
 
     def _report(self, request: bytes) -> bytes:
         body = b"%d" % len(self._notes)
@@ -72,11 +84,12 @@ class Connection(asyncio.Protocol):
         return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
 
 
-async def serve() -> None:
-    """Listen at a free port of 127.0.0.1 until cancelled."""
+async def serve(port: int) -> None:
+    """Listen at a port of 127.0.0.1 (0: any free one) until cancelled."""
     notes: list[Note] = []
+    failed: set[bytes] = set()
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Connection(notes), "127.0.0.1", 0, backlog=1024)
+    server = await loop.create_server(lambda: Connection(notes, failed), "127.0.0.1", port, backlog=1024)
     gc.collect()
     gc.freeze()
     gc.disable()  # it makes no cycles, and a pause here would be read as the pipeline's
@@ -86,6 +99,6 @@ async def serve() -> None:
 
 if __name__ == "__main__":
     try:
-        uvloop.run(serve())
+        uvloop.run(serve(int(sys.argv[1]) if len(sys.argv) > 1 else 0))
     except KeyboardInterrupt:
         raise SystemExit(0) from None

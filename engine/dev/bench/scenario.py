@@ -39,6 +39,7 @@ class Scenario:
     rate: float
     fan_out: int
     count: int
+    tenant: str = TENANT
 
     @property
     def event_type(self) -> str:
@@ -57,10 +58,10 @@ class Bench:
 
 
 @contextmanager
-def receiver(folder: Path) -> Iterator[str]:
-    """Start the receiver; its URL."""
-    log = folder / "receiver.log"
-    process = spawn([sys.executable, "-m", "engine.dev.bench.receiver"], log)
+def receiver(folder: Path, port: int = 0) -> Iterator[str]:
+    """Start a receiver at a port (0: any free one); its URL."""
+    log = folder / f"receiver.{port}.log"
+    process = spawn([sys.executable, "-m", "engine.dev.bench.receiver", str(port)], log)
     try:
         started = wait_until(lambda: log.read_bytes().endswith(b"\n"), _START_S)
         if not started or process.poll() is not None:
@@ -86,17 +87,25 @@ def measure(bench: Bench, scenario: Scenario, run: str) -> Figures:
     _wait_for_requests(bench, expected)
     projected_s = _wait_for_rows(bench, rows + expected)
     after = snapshot(bench.root)
-    figures = summarize(sent, _arrived(bench, run), scenario.fan_out)
+    figures = summarize(sent, arrived(bench, run), scenario.fan_out)
     return _with_costs(replace(figures, projected_s=projected_s), before, after, publishing_s)
 
 
 def _publish(bench: Bench, scenario: Scenario, run: str) -> tuple[array[int], float]:
     """Publish in another process; when each message was sent (nanoseconds), and its CPU seconds."""
     out = bench.folder / f"{run}.sent"
+    used = sum(os.times()[2:4])
+    limit = _PUBLISH_S + (scenario.count / scenario.rate if scenario.rate else 0)
+    subprocess.run(publisher(bench, scenario, run, out), check=True, timeout=limit)
+    return array("q", out.read_bytes()), sum(os.times()[2:4]) - used
+
+
+def publisher(bench: Bench, scenario: Scenario, run: str, out: Path) -> list[str]:
+    """Return the command that publishes a scenario's messages and writes down when each was sent."""
     options = {
         "kafka": bench.to.stack.kafka,
         "topic": _TOPIC,
-        "tenant": TENANT,
+        "tenant": scenario.tenant,
         "event-type": scenario.event_type,
         "run": run,
         "count": scenario.count,
@@ -104,14 +113,11 @@ def _publish(bench: Bench, scenario: Scenario, run: str) -> tuple[array[int], fl
         "out": out,
     }
     arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-    used = sum(os.times()[2:4])
-    limit = _PUBLISH_S + (scenario.count / scenario.rate if scenario.rate else 0)
-    command = [sys.executable, "-m", "engine.dev.bench.publisher", *arguments]
-    subprocess.run(command, check=True, timeout=limit)
-    return array("q", out.read_bytes()), sum(os.times()[2:4]) - used
+    return [sys.executable, "-m", "engine.dev.bench.publisher", *arguments]
 
 
-def _count(bench: Bench) -> int:
+def count_requests(bench: Bench) -> int:
+    """How many requests the receiver has had since its notes were read."""
     return int(bench.to.http.get(f"{bench.receiver}/count").text)
 
 
@@ -119,7 +125,7 @@ def _wait_for_requests(bench: Bench, expected: int) -> None:
     """Wait until the receiver has had them all; give up when none has come for a while."""
     count, changed = -1, time.monotonic()
     while count < expected and time.monotonic() - changed < _STALL_S:
-        if (now := _count(bench)) != count:
+        if (now := count_requests(bench)) != count:
             count, changed = now, time.monotonic()
         time.sleep(_LOOK_S)
 
@@ -136,7 +142,7 @@ def _wait_for_rows(bench: Bench, expected: int) -> float:
     return time.monotonic() - start
 
 
-def _arrived(bench: Bench, run: str) -> list[tuple[int, int]]:
+def arrived(bench: Bench, run: str) -> list[tuple[int, int]]:
     """When requests of this run came (nanoseconds), and for which message."""
     lines = bench.to.http.get(f"{bench.receiver}/notes").text.splitlines()
     notes = (line.split(" ", 1) for line in lines)
