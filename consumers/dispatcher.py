@@ -26,7 +26,8 @@ from engine.runtime.context import Context, Ready
 from engine.runtime.drain import Drain
 from engine.runtime.http import AiohttpSender
 from engine.runtime.invalid import invalid_output
-from engine.runtime.lanes import DRAINED_MAX, Lanes
+from engine.runtime.lane import DRAINED_MAX
+from engine.runtime.lanes import Lanes
 from engine.runtime.parking import Parked, Parking
 from engine.runtime.processor import Processor
 from engine.runtime.progress import Flow, Input, Owned

@@ -17,7 +17,6 @@ from engine.core.endpoint import Endpoint
 from engine.core.lane import (
     CLOSED,
     EXPIRES_US,
-    Bucket,
     Cap,
     Circuit,
     adapted,
@@ -33,57 +32,14 @@ from engine.core.model import Outcome
 from engine.runtime import telemetry
 from engine.runtime.attempt import Attempts, Waiting
 from engine.runtime.context import Context
+from engine.runtime.lane import DRAINED_MAX, Lane, wanted_by
 from engine.runtime.parking import Parked, Parking
 from engine.runtime.processor import Processor
 from engine.runtime.progress import Input, Owned
 
 NO_REQUEST = Outcome("none")
-DRAINED_MAX = 256
-"""How many deliveries of a parked lane may wait here; one, while its circuit is open."""
-
-
-class Lane:
-    """What is kept for one endpoint."""
-
-    __slots__ = (
-        "bucket",
-        "bytes",
-        "cap",
-        "circuit",
-        "endpoint_id",
-        "gone_version",
-        "in_flight",
-        "is_diverted",
-        "is_limited",
-        "is_queued",
-        "owned",
-        "parked",
-        "tenant",
-        "waiting",
-        "wakes_at",
-    )
-
-    def __init__(self, endpoint_id: str, tenant: str, owned: Owned, now: int) -> None:
-        self.endpoint_id = endpoint_id
-        self.tenant = tenant
-        self.owned = owned
-        self.waiting: deque[Waiting] = deque()
-        self.bytes = 0
-        self.in_flight = 0
-        self.is_queued = False
-        """Whether the lane stands in the line of those that could start something."""
-        self.wakes_at = 0
-        """When it stands in line again by itself, microseconds since 1970 UTC; 0: when something happens."""
-        self.is_limited = False
-        """Whether it has a rate limit: then it is kept while it is idle, and its bucket with it."""
-        self.gone_version = -1
-        """Highest version of the endpoint that an answer has disabled."""
-        self.circuit: Circuit = CLOSED
-        self.cap = Cap()
-        self.bucket = Bucket(now)
-        self.parked: Parked | None = None
-        self.is_diverted = False
-        """Whether what comes on its own is left on the log."""
+LOOK_US = 1_000_000
+"""A lane that waits for a token is looked at so often: its limit may have been changed."""
 
 
 class Lanes:
@@ -185,7 +141,7 @@ class Lanes:
     def _parked(self, lane: Lane) -> Parked:
         if lane.parked is None:
             lane.parked = Parked(lane.owned, lane.endpoint_id, lane.tenant)
-            lane.parked.wanted = _wanted(lane)
+            lane.parked.wanted = wanted_by(lane)
             lane.parked.circuit = lane.circuit
         return lane.parked
 
@@ -310,7 +266,7 @@ class Lanes:
         lane.is_limited = True
         lane.bucket = refilled(lane.bucket, rate, now)
         if lane.bucket.tokens < 1:
-            self._sleep(lane, token_at(lane.bucket, rate))
+            self._sleep(lane, min(token_at(lane.bucket, rate), now + LOOK_US))
             return False
         lane.bucket = spent(lane.bucket)
         return True
@@ -370,14 +326,10 @@ class Lanes:
         lane.circuit = circuit
         if lane.parked is not None:
             lane.parked.circuit = circuit
-            lane.parked.wanted = _wanted(lane)
+            lane.parked.wanted = wanted_by(lane)
 
     def observe(self) -> None:
         """Set the gauges."""
         telemetry.IN_FLIGHT.set(self.in_flight)
         for state in ("open", "half_open"):
             telemetry.CIRCUITS.labels(state).set(self._circuits[state])
-
-
-def _wanted(lane: Lane) -> int:
-    return DRAINED_MAX if lane.circuit.state == "closed" else 1

@@ -84,7 +84,7 @@ class Parked:
         """Offset that the scan must come back to for this lane; None while they are in step."""
         self.until: int | None = None
         """Once unparking: what lies below is the drain's, the rest comes on its own again."""
-        self.drained: deque[Input] = owned.aside.setdefault(self.key, deque())
+        self.drained: deque[Input] = deque()
         self.found: set[int] = set()
         """Offsets behind the cursor that were attempted before."""
         self.floor = (0, 0)
@@ -194,13 +194,17 @@ class Parking:
 
     def _see_to(self, parked: Parked, inputs: Sequence[Input], drained: Sequence[Input]) -> None:
         parked.heard += 1
-        self.lanes[parked.owned.at][parked.key] = parked
+        self._keep(parked)
         if drained:
             parked.take_back(drained)
         if inputs:
             parked.begin(inputs[0].offset, _found_behind(parked.owned, inputs[0].offset))
             for taken in inputs:
                 parked.pass_over(taken)
+
+    def _keep(self, parked: Parked) -> None:
+        self.lanes[parked.owned.at][parked.key] = parked
+        parked.owned.aside[parked.key] = parked.drained
 
     def _look(self, processor: Processor, scanned: Callable[[Parked], int]) -> None:
         """Write the snapshots of lanes that have moved, or that are old."""
@@ -243,6 +247,7 @@ class Parking:
     def _written(self, parked: Parked, number: int) -> None:
         if parked.acknowledge(number) and parked.written is None:
             self.lanes.get(parked.owned.at, {}).pop(parked.key, None)
+            parked.owned.aside.pop(parked.key, None)
             self._told.cleared(parked, parked.heard)
 
     # -- assignment --------------------------------------------------------------------
@@ -255,11 +260,12 @@ class Parking:
             key = record.key or b""
             snapshots[key] = self._context.codec.decode_as(Lane, record.value) if record.value else None
         start = reader.starts([owned.at])[owned.at]
-        found = {key: _restored(owned, lane, start) for key, lane in snapshots.items() if lane is not None}
-        self.lanes[owned.at] = found
-        parked = [lane for lane in snapshots.values() if lane is not None and lane.parked]
-        self._read_back(owned, parked, reader)
-        return list(found.values())
+        self.lanes[owned.at] = {}
+        for lane in snapshots.values():
+            if lane is not None:
+                self._keep(_restored(owned, lane, start))
+        self._read_back(owned, [lane for lane in snapshots.values() if lane and lane.parked], reader)
+        return list(self.lanes[owned.at].values())
 
     def _read_back(self, owned: Owned, snapshots: Sequence[Lane], reader: Reader) -> None:
         """Find what was attempted of parked lanes since their snapshots were made."""
