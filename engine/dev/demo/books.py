@@ -157,8 +157,11 @@ def count_faults(subscriber: Subscriber, expected: int, tally: Tally) -> list[st
     if subscriber.succeeds:
         return _differences(tally, delivered=expected, failed=0, skipped=0, pending=0)
     if subscriber.status == 0:
-        attempts = expected * (len(RETRY_POLICY) + 1)
-        return _differences(tally, delivered=0, failed=expected, skipped=0, pending=0, attempts=attempts)
+        faults = _differences(tally, delivered=0, failed=expected, skipped=0, pending=0)
+        most = expected * (len(RETRY_POLICY) + 1)
+        if not 1 <= tally.attempts <= most:
+            faults.append(f"{tally.attempts} attempts, not 1 to {most}")
+        return faults
     faults = _differences(tally, delivered=0, pending=0, total=expected)
     if not 1 <= tally.failed <= IN_FLIGHT_CAP:
         faults.append(f"{tally.failed} failed, not 1 to {IN_FLIGHT_CAP}")

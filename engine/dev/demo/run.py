@@ -141,6 +141,7 @@ def _subscribe(to: Access, receivers: Receivers, one: Subscriber) -> str:
         "event_types": None if one.event_types is None else list(one.event_types),
         "profile": one.profile,
         "retry_policy": list(RETRY_POLICY),
+        "timeout_ms": one.timeout_ms,
         "description": f"demo: {one.name}",
     }
     endpoint, secret = create_endpoint(to, settings | ({"secret": one.secret} if one.secret else {}))

@@ -17,7 +17,8 @@ class Subscriber:
 
     `event_types` None is all; `secret` None lets the API make one. `first_status`
     answers the first request of each message, `status` any later one; status 0
-    is a port at which nothing listens. `delay_s` is how long an answer takes.
+    is a port at which nothing listens. `delay_s` is how long an answer takes;
+    `timeout_ms` is the endpoint's, None its profile's.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Subscriber:
     status: int = 200
     first_status: int = 0
     delay_s: float = 0
+    timeout_ms: int | None = None
 
     @property
     def succeeds(self) -> bool:
@@ -44,7 +46,8 @@ SUBSCRIBERS = (
     Subscriber("meetingbaas", "meetingbaas", "meetingbaas", status=202),
     Subscriber("flaky", "bedrud", "standard", ("room.*", "participant.joined"), first_status=503),
     Subscriber("slow", "bedrud", "bedrud", ("recording.completed",), delay_s=3),
-    Subscriber("refusing", "meetingbaas", "standard", ("event.*",), status=0),
+    # its circuit opens, and what waits behind it fails when delays and timeouts are over: 12 s
+    Subscriber("refusing", "meetingbaas", "standard", ("event.*",), status=0, timeout_ms=1_000),
     Subscriber("gone", "baxcloud", "standard", ("participant.*",), status=410),
     Subscriber("picky", "meetingbaas", "meetingbaas", ("meeting.failed", "calendar.*")),
 )
