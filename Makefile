@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint bench dev clean
+.PHONY: setup demo test lint bench chaos chaos-mutants dev clean
 
 setup: $(VENV)/ready  ## make .venv with everything in it
 
@@ -30,6 +30,12 @@ lint: setup  ## what .ci/run checks before the tests
 
 bench: setup  ## the figures of bench/README.md
 	$(BIN)/hooklog bench
+
+chaos: setup  ## kills, outages, bad receivers on a real stack for some minutes; then all books must agree
+	$(BIN)/python -m engine.dev.chaos $(OPTIONS)
+
+chaos-mutants: setup  ## break one rule of crash safety after the other: each must turn it red
+	$(BIN)/python -m engine.dev.chaos --mutants $(OPTIONS)
 
 clean:
 	rm -rf $(VENV) .hooklog build dist *.egg-info

@@ -7,26 +7,23 @@ Commits follow inserts: a crash repeats rows and loses none.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from hashlib import blake2b
 from typing import Protocol
 
-from engine.core.model import AttemptFinished, RoutedBatch
-from engine.ports import Consumer, Log, LogError, Position, Record, TopicPartition
+from engine.ports import Clock, Consumer, Log, LogError, Record, TopicPartition
 from engine.runtime import telemetry
 from engine.runtime.atleastonce import start_of
-from engine.runtime.clickhouse import History, UnavailableError, connect
+from engine.runtime.clickhouse import History, MismatchError, OutdatedError, UnavailableError, connect
+from engine.runtime.clock import SystemClock
 from engine.runtime.context import Context, Ready
 from engine.runtime.invalid import invalid_output
-from engine.runtime.rows import COLUMNS, Columns, Row, Rows, columns, finished_rows, routed_rows
+from engine.runtime.projection import TOPICS, Batch, Projection, ProjectionError, Store
+from engine.runtime.rows import Rows
 from engine.runtime.settings import Settings
-from schemas.codec import Codec, UndecodableError, UnknownSchemaError
+from schemas.codec import UndecodableError
 
 GROUP = "projector"
-TOPICS = ("routings", "attempts")
-BATCH_ROWS = 20_000
 BATCH_SECONDS = 1.0
 POLL_RECORDS = 2_000
 POLL_SECONDS = 0.1
@@ -36,97 +33,20 @@ BACKOFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
 _LOG = telemetry.logger(GROUP)
 
 
-class ProjectionError(RuntimeError):
-    """A record on our own topic cannot be read: stop, and go on after the upgrade."""
-
-
-class Store(Protocol):
-    """Where rows go: `engine.runtime.clickhouse.History`."""
-
-    def insert(self, table: str, columns: Columns, token: str) -> None:
-        """Insert rows by columns; UnavailableError if that may succeed later."""
-
-
 class Stop(Protocol):
     """A threading.Event, or what looks like one."""
 
     def is_set(self) -> bool:
         """Whether to stop."""
 
-
-class Projection:
-    """Record -> rows, decoding included."""
-
-    def __init__(self, prefix: str) -> None:
-        self.codec = Codec()
-        self._topic = prefix + "messages"
-
-    def rows(self, record: Record) -> Rows:
-        """Rows that a record of `routings` or `attempts` leads to.
-
-        UndecodableError if it is none of ours, ProjectionError if a newer hooklog wrote it.
-        """
-        try:
-            decoded = self.codec.decode(record.value)
-        except UnknownSchemaError as error:
-            raise ProjectionError(f"{_at(record)}: {error}; upgrade this projector, then start it") from error
-        if isinstance(decoded, AttemptFinished):
-            return finished_rows(record, decoded)
-        if isinstance(decoded, RoutedBatch):
-            return routed_rows(record, decoded, self._topic)
-        raise UndecodableError(f"a {type(decoded).__name__} does not belong there")
-
-
-def _at(record: Record) -> str:
-    return f"{record.topic}-{record.partition} at offset {record.offset}"
-
-
-class Batch:
-    """Rows gathered since the last insert, and which records they come from."""
-
-    def __init__(self, began: float) -> None:
-        self.began = began
-        self.rows: dict[str, list[Row]] = {table: [] for table in COLUMNS}
-        self._first: dict[TopicPartition, tuple[int, int]] = {}
-        self._last: dict[TopicPartition, tuple[int, int]] = {}
-
-    def __len__(self) -> int:
-        return max(map(len, self.rows.values()))
-
-    def add(self, record: Record, rows: Rows) -> None:
-        """Take in a record's rows."""
-        for table, of_table in rows.items():
-            self.rows[table] += of_table
-        at, stamp = (record.topic, record.partition), (record.offset, record.timestamp)
-        self._first.setdefault(at, stamp)
-        self._last[at] = stamp
-
-    @property
-    def is_empty(self) -> bool:
-        """No record yet; a record without rows counts too."""
-        return not self._last
-
-    @property
-    def newest(self) -> int:
-        """Append time of the newest record, microseconds."""
-        return max(timestamp for _, timestamp in self._last.values())
-
-    def positions(self) -> dict[TopicPartition, Position]:
-        """Where to go on after this batch."""
-        return {at: Position(offset + 1, "") for at, (offset, _) in self._last.items()}
-
-    def token(self, prefix: str) -> str:
-        """Name these very records; append times tell a topic from its namesake made anew."""
-        spans = (f"{prefix}{at}{self._first[at]}{self._last[at]}" for at in sorted(self._last))
-        return blake2b(",".join(spans).encode(), digest_size=16).hexdigest()
+    def wait(self, timeout: float) -> bool:
+        """Wait that long, or until it is set; whether it is."""
 
 
 class Projector:
     """Gathers, inserts, commits. While ClickHouse is away it holds one batch and keeps polling."""
 
-    def __init__(
-        self, store: Store, settings: Settings, clock: Callable[[], float] = time.monotonic, *, log: Log
-    ) -> None:
+    def __init__(self, store: Store, settings: Settings, clock: Clock, *, log: Log) -> None:
         self._store = store
         self._log = log
         self._producer = log.producer()
@@ -134,11 +54,18 @@ class Projector:
         self._prefix = settings.prefix
         self._projection = Projection(settings.prefix)
         self._clock = clock
-        self._batch = Batch(clock())
+        self._batch = Batch(clock.monotonic())
         self._owned: set[TopicPartition] = set()
         self._failures = 0
         self._retry_at = 0.0
         self.consumer: Consumer | None = None
+        # asked at each scrape, so that it grows while an insert hangs too
+        telemetry.PROJECTION_DELAY.set_function(self.delay)
+
+    def delay(self) -> float:
+        """Age of the oldest record that was read and is not in ClickHouse, seconds; 0 if there is none."""
+        batch = self._batch
+        return 0.0 if batch.is_empty else max(0.0, (self._clock.now() - batch.oldest) / 1e6)
 
     def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
         """Go on where the group's commits say, or at 0 of a log that still begins there."""
@@ -160,9 +87,9 @@ class Projector:
             self._pause()  # what was assigned since, too
         for record in self._member.poll(timeout, 1 if self._failures else POLL_RECORDS):
             if self._batch.is_empty:
-                self._batch.began = self._clock()
+                self._batch.began = self._clock.monotonic()
             self._batch.add(record, self._rows(record))
-            if len(self._batch) >= BATCH_ROWS and not self._failures:
+            if self._batch.is_full and not self._failures:
                 self._write(wait=False)
         if self._is_due():
             self._write(wait=False)
@@ -180,25 +107,32 @@ class Projector:
         try:
             return self._projection.rows(record)
         except UndecodableError as error:
-            now = time.time_ns() // 1000
-            refused = invalid_output(self._projection.codec, record, "undecodable", str(error), now)
+            reason, now = str(error), self._clock.now()
+            refused = invalid_output(self._projection.codec, record, "undecodable", reason, now)
             self._producer.send(refused, lambda _: None)
             return {}
 
     def _is_due(self) -> bool:
         if self._failures:
-            return self._clock() >= self._retry_at
-        full = len(self._batch) >= BATCH_ROWS
-        return not self._batch.is_empty and (full or self._clock() - self._batch.began >= BATCH_SECONDS)
+            return self._clock.monotonic() >= self._retry_at
+        waited = self._clock.monotonic() - self._batch.began
+        return not self._batch.is_empty and (self._batch.is_full or waited >= BATCH_SECONDS)
 
     def _write(self, *, wait: bool) -> None:
-        """Insert, then commit. The order of the tables does not matter: each is exact by itself."""
+        """Insert, then commit; ProjectionError if the rows do not fit the tables."""
         if self._batch.is_empty:
             return
         if not self._producer.flush(_FLUSH_S):
             raise LogError(f"what was refused was not acknowledged within {_FLUSH_S} s")
         try:
-            self._insert()
+            self._batch.insert_into(self._store, self._prefix)
+        except MismatchError as error:
+            self._batch = (
+                Batch()
+            )  # not tried again when the consumer closes; it is read again after a restart
+            raise ProjectionError(
+                f"ClickHouse takes no rows: {error}; mend its tables, then start it"
+            ) from error
         except UnavailableError as error:
             self._hold(error)
             return
@@ -206,30 +140,19 @@ class Projector:
         self._member.commit(positions, wait=wait)
         self._go_on()
 
-    def _insert(self) -> None:
-        token = self._batch.token(self._prefix)
-        for table, rows in self._batch.rows.items():
-            if rows:
-                self._store.insert(table, columns(table, rows), token)
-        for table, rows in self._batch.rows.items():
-            telemetry.PROJECTOR_ROWS.labels(table=table).inc(len(rows))
-
     def _hold(self, error: UnavailableError) -> None:
-        pause = BACKOFF_SECONDS[min(self._failures, len(BACKOFF_SECONDS) - 1)]
+        pause = _pause_before(self._failures)
         self._failures += 1
-        self._retry_at = self._clock() + pause
+        self._retry_at = self._clock.monotonic() + pause
         self._pause()
-        telemetry.PROJECTOR_ERRORS.inc()
-        telemetry.PROJECTION_DELAY.set(time.time() - self._batch.newest / 1e6)
-        _LOG.warning("clickhouse.away", error=str(error), retry_s=pause, rows=len(self._batch))
+        _report(error, retry_s=pause, rows=len(self._batch))
 
     def _pause(self) -> None:
         for at in self._owned:
             self._member.pause(at)
 
     def _go_on(self) -> None:
-        telemetry.PROJECTION_DELAY.set(time.time() - self._batch.newest / 1e6)
-        self._batch = Batch(self._clock())
+        self._batch = Batch(self._clock.monotonic())
         if self._failures:
             _LOG.info("clickhouse.back", failures=self._failures)
             self._failures = 0
@@ -237,17 +160,52 @@ class Projector:
                 self._member.resume(at)
 
 
+def _pause_before(failures: int) -> float:
+    return BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS) - 1)]
+
+
+def _report(error: UnavailableError, **fields: object) -> None:
+    telemetry.PROJECTOR_ERRORS.inc()
+    if isinstance(error, OutdatedError):
+        todo = "run `hooklog migrate`: the projector goes on; `hooklog rebuild` fills a table that was lost"
+        _LOG.error("clickhouse.outdated", error=str(error), todo=todo, **fields)
+    else:
+        _LOG.warning("clickhouse.away", error=str(error), **fields)
+
+
 def run(context: Context, stop: Stop, ready: Ready) -> None:
-    """Run until `stop` is set."""
+    """Run until `stop` is set; ready once ClickHouse was there, with its tables."""
     store = History(partial(connect, context.settings))
-    ready()
-    project(context.log, store, context.settings, stop)
-    store.close()
+    try:
+        if await_tables(store.check, stop, context.clock):
+            ready()
+            project(context.log, store, context.settings, stop)
+    finally:
+        store.close()
+
+
+def await_tables(check: Callable[[], None], stop: Stop, clock: Clock) -> bool:
+    """Wait until ClickHouse is there with its tables; False if stopped before, ProjectionError if in vain."""
+    failures, began = 0, clock.monotonic()
+    telemetry.PROJECTION_DELAY.set_function(lambda: clock.monotonic() - began)
+    while not stop.is_set():
+        try:
+            check()
+        except MismatchError as error:
+            raise ProjectionError(f"ClickHouse cannot be used: {error}") from error
+        except UnavailableError as error:
+            pause = _pause_before(failures)
+            failures += 1
+            _report(error, retry_s=pause)
+            stop.wait(pause)
+        else:
+            return True
+    return False
 
 
 def project(log: Log, store: Store, settings: Settings, stop: Stop) -> None:
-    """Project until `stop` is set; ProjectionError on a record that cannot be read."""
-    projector = Projector(store, settings, log=log)
+    """Project until `stop` is set; ProjectionError on what a person must mend first."""
+    projector = Projector(store, settings, SystemClock(), log=log)
     consumer = log.consumer(GROUP, TOPICS, projector, patience_ms=PATIENCE_MS)
     projector.consumer = consumer
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,9 +14,11 @@ from engine.cli.errors import FAILED, CommandError
 from engine.cli.output import Format, Output, print_json, print_table
 from engine.cli.profiles import profile_named
 from engine.cli.settings import read_settings
+from engine.cli.times import duration_of, time_of
 
 if TYPE_CHECKING:
     from engine.runtime.clickhouse import History
+    from engine.runtime.reconcile import Report, Scope
 
 
 def sql(
@@ -34,31 +37,60 @@ def sql(
         print_table(table.columns, table.rows)
 
 
-def reconcile(output: Output = Format.text) -> None:
+def reconcile(
+    since: Annotated[
+        str, typer.Option(help="Accepted from then on: RFC 3339, or a duration back such as 2h.")
+    ] = "",
+    until: Annotated[str, typer.Option(help="Accepted before then; the same forms.")] = "",
+    grace: Annotated[str, typer.Option(help="How late a delivery, or its row, may be.")] = "60s",
+    show: Annotated[int, typer.Option(min=1, help="How many findings of each kind to list.")] = 20,
+    output: Output = Format.text,
+) -> None:
     """Prove from the log that nothing was lost and that ClickHouse says the same; exit status 1 if not."""
-    from dataclasses import asdict  # noqa: PLC0415
-
+    from engine.runtime.accounts import Accounts  # noqa: PLC0415
     from engine.runtime.clock import SystemClock  # noqa: PLC0415
     from engine.runtime.kafka import KafkaLog  # noqa: PLC0415
+    from engine.runtime.reconcile import Sources, summary  # noqa: PLC0415
     from engine.runtime.reconcile import reconcile as compare  # noqa: PLC0415
-    from engine.runtime.reconcile import summary  # noqa: PLC0415
 
+    scope = _scope(SystemClock().now(), since, until, grace, show)
     settings, history = read_settings(), _history()
     log = KafkaLog(settings)
     reader = log.reader()
     try:
-        report = compare(reader, log, history, settings, SystemClock().now())
+        report = compare(Sources(reader, log, Accounts(history)), settings, scope)
     finally:
         reader.close()
         history.close()
     if output is Format.json:
-        account = {**asdict(report.account), "unaccounted": report.account.unaccounted}
-        gaps = {str(partition): missing for partition, missing in asdict(report)["gaps"].items()}
-        print_json({**asdict(report), "ok": report.ok, "account": account, "gaps": gaps})
+        print_json(_as_json(report, show))
     else:
-        print("\n".join(summary(report)))
+        print("\n".join(summary(report, show)))
     if not report.ok:
         raise typer.Exit(FAILED)
+
+
+def _scope(now: int, since: str, until: str, grace: str, show: int) -> Scope:
+    """What the options ask for; CommandError if that is no range."""
+    from engine.runtime.reconcile import Scope  # noqa: PLC0415
+
+    scope = Scope(now, grace_us=duration_of(grace, "--grace"), shown=show)
+    if since:
+        scope = replace(scope, since=time_of(since, "--since", now))
+    if until:
+        scope = replace(scope, until=time_of(until, "--until", now))
+    if scope.since > now:
+        raise CommandError("--since is in the future: nothing has been accepted then")
+    if scope.since >= scope.until:
+        raise CommandError("--since must be before --until")
+    return scope
+
+
+def _as_json(report: Report, show: int) -> dict[str, object]:
+    account = {**asdict(report.account), "unaccounted": report.account.unaccounted}
+    gaps = {str(partition): missing for partition, missing in report.gaps.items()}
+    shown = {"lost": report.lost[:show], "ok": report.ok, "account": account, "gaps": gaps}
+    return {field.name: getattr(report, field.name) for field in fields(report)} | shown
 
 
 def verify(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from engine.cli import inspect, listen, publish, run, settings, stack, tail, topics
+from engine.cli import inspect, listen, publish, rebuild, run, settings, stack, tail, topics
 from engine.cli.errors import Commands
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.command()(listen.listen)
 app.command()(tail.tail)
 app.command()(inspect.sql)
 app.command()(inspect.reconcile)
+app.command()(rebuild.rebuild)
 app.command()(inspect.verify)
 app.command()(settings.config)
 

@@ -39,12 +39,13 @@ def check(output: Output = Format.text) -> None:
 
 def migrate(output: Output = Format.text) -> None:
     """Create and update ClickHouse's tables."""
-    from engine.runtime import clickhouse  # noqa: PLC0415
+    from engine.runtime.clickhouse import connect  # noqa: PLC0415
+    from engine.runtime.migration import migrate as apply  # noqa: PLC0415
 
     settings = read_settings()
-    client = clickhouse.connect(settings)
+    client = connect(settings)
     try:
-        applied = clickhouse.migrate(client, settings)
+        applied = apply(client, settings)
     finally:
         client.close()
     if output is Format.json:

@@ -182,7 +182,7 @@ class Broker:
 
     def _format(self, java: list[str]) -> None:
         """Written beside the data and renamed, so a killed formatting leaves nothing half done."""
-        cluster = new_cluster_id()
+        cluster = self._cluster_id()
         properties = self.folder / "format.properties"
         new, data = self.folder / "data.new", self.folder / "data"
         shutil.rmtree(new, ignore_errors=True)
@@ -191,6 +191,10 @@ class Broker:
         if stop_status := spawn([*java, *tool], self._output).wait(_FORMAT_S):
             raise BrokerError(f"formatting {data} failed ({stop_status}):\n{tail(self._output)}")
         new.rename(data)
+
+    def _cluster_id(self) -> str:
+        """Name of the cluster that a new folder belongs to."""
+        return new_cluster_id()
 
 
 def new_cluster_id() -> str:

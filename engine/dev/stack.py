@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import fcntl
 import os
-import secrets
 import signal
 import subprocess
 import sys
@@ -20,6 +18,7 @@ from types import TracebackType
 from typing import Self
 
 from engine.dev.broker import Broker, answers
+from engine.dev.keys import kept_secret, new_admin_key, new_master_key
 from engine.dev.process import free_port, port_is_free, spawn, stop, tail
 from engine.dev.supervisor import Program, Supervisor, ending, http_ready
 from engine.runtime.settings import load_settings
@@ -33,6 +32,7 @@ _COMMAND_STOP_S = 5.0
 # A group may drain for HOOKLOG_DRAIN_S first.
 _STOP_S: Mapping[str, float] = {"api": 15, "after drain": 10, "store": 15, "kafka": 20}
 _COMMAND = (sys.executable, "-m", "engine.cli.main")
+_SERVERS = ("store", "kafka")
 # The demo, the tests and a first try send to receivers on this machine.
 _DEFAULTS = {"HOOKLOG_ALLOW_HTTP": "true", "HOOKLOG_EGRESS_ALLOW": "127.0.0.0/8,::1/128"}
 
@@ -59,7 +59,10 @@ def say(line: str) -> None:
 
 
 class Stack:
-    """Use as a context manager, or start() and stop(). All it keeps is in `folder`."""
+    """Use as a context manager, or start() and stop(). All it keeps is in `folder`.
+
+    `entries` names, for a group, the command that runs it instead of `hooklog run GROUP`.
+    """
 
     def __init__(
         self,
@@ -67,6 +70,7 @@ class Stack:
         ports: Ports = Ports(),
         overrides: Mapping[str, str] | None = None,
         say: Callable[[str], None] = say,
+        entries: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self.folder = folder.absolute()
         self._say = say
@@ -74,6 +78,9 @@ class Stack:
         self._drain_s = _drain_s(self._given)
         self._ports = Ports(*(port or free_port() for port in (ports.api, ports.kafka, ports.clickhouse)))
         self._metrics = {group: free_port() for group in GROUPS}
+        self._entries = {group: (*_COMMAND, "run", group) for group in GROUPS} | dict(entries or {})
+        self._programs: dict[str, Program] = {}
+        """All that is to run, what is away for a while included."""
         self.supervisor = Supervisor(self.folder / "logs", say)
         self._held = ExitStack()
 
@@ -99,9 +106,11 @@ class Stack:
 
     @property
     def metrics(self) -> dict[str, str]:
-        """URL of /metrics of each group and of the API; they stay the same over restarts of a process."""
-        groups = {group: f"http://{_HOST}:{port}/metrics" for group, port in self._metrics.items()}
-        return {**groups, "api": f"{self.api}/metrics"}
+        """URL of /metrics of each process of a group and of the API; the same over its restarts."""
+        names = [name for name in self._metrics if name in self._programs or name in GROUPS]
+        return {name: f"http://{_HOST}:{self._metrics[name]}/metrics" for name in names} | {
+            "api": f"{self.api}/metrics"
+        }
 
     @property
     def env(self) -> dict[str, str]:
@@ -146,22 +155,57 @@ class Stack:
         if self.supervisor.pids():
             self._say("stopping")
         self.supervisor.stop(["api"], _STOP_S["api"])
-        self.supervisor.stop(GROUPS, self._drain_s + _STOP_S["after drain"])
-        self.supervisor.stop(["store"], _STOP_S["store"])
-        self.supervisor.stop(["kafka"], _STOP_S["kafka"])
+        self.supervisor.stop(list(self._metrics), self._drain_s + _STOP_S["after drain"])
+        for server in _SERVERS:
+            self.supervisor.stop([server], _STOP_S[server])
+        self._programs.clear()
         self._held.close()
 
+    def scale(self, group: str, count: int) -> None:
+        """Run so many processes of a group: GROUP, GROUP.1, GROUP.2…; waits for those that stop only."""
+        names = [process_name(group, number) for number in range(count)]
+        surplus = [name for name in list(self._programs) if group_of(name) == group and name not in names]
+        for number, name in enumerate(names):
+            if name not in self._programs:
+                self._run(self._member(group, number))
+        self.supervisor.stop(surplus, self._drain_s + _STOP_S["after drain"])
+        for name in surplus:
+            del self._programs[name]
+
     def pids(self) -> dict[str, int]:
-        """Process ids by name: `kafka`, `store`, `api`, and each group."""
+        """Process ids by name: `kafka`, `store`, `api`, and each process of a group."""
         return self.supervisor.pids()
 
     def kill(self, name: str) -> int:
         """SIGKILL one of them, which is then started again; the process id it had."""
-        return self.supervisor.kill(name)
+        return self.supervisor.signal(name, signal.SIGKILL)
+
+    def freeze(self, name: str) -> int:
+        """SIGSTOP: alive, and doing nothing until `thaw`; the process id."""
+        return self.supervisor.signal(name, signal.SIGSTOP)
+
+    def thaw(self, name: str) -> int:
+        """SIGCONT."""
+        return self.supervisor.signal(name, signal.SIGCONT)
+
+    def take_away(self, name: str, *, kill: bool = False) -> None:
+        """Stop one of them, `kafka` and `store` too, until `bring_back`: in order, or by SIGKILL."""
+        if kill:
+            self.supervisor.kill_for_good(name)
+        else:
+            self.supervisor.stop([name], _STOP_S.get(name, self._drain_s + _STOP_S["after drain"]))
+
+    def bring_back(self, name: str) -> None:
+        """Start again what was taken away, on its port and folder; does not wait."""
+        self.supervisor.start(self._programs[name])
+
+    def is_ready(self, name: str) -> bool:
+        """It runs, and says itself that it can work."""
+        return self.supervisor.is_ready(name)
 
     def wait_ready(self, limit_s: float = _READY_S) -> None:
-        """Return when every process is ready (again); SupervisorError after `limit_s` seconds."""
-        self.supervisor.wait_ready([*GROUPS, "api"], limit_s)
+        """Return when all that is not away is ready (again); SupervisorError after `limit_s` seconds."""
+        self.supervisor.wait_ready(self.supervisor.names(), limit_s)
 
     def __enter__(self) -> Self:
         self.start()
@@ -187,12 +231,12 @@ class Stack:
         servers = []
         if "HOOKLOG_CLICKHOUSE" not in self._given:
             self._say(f"starting the store at {self.clickhouse}")
-            self.supervisor.start(self._store())
+            self._run(self._store())
             servers.append("store")
         if "HOOKLOG_KAFKA" not in self._given:
             self._say(f"starting Kafka at {self.kafka}")
             broker = Broker(self.folder / "kafka", self._ports.kafka)
-            self.supervisor.start(Program("kafka", broker.prepare(), partial(answers, broker.port)))
+            self._run(Program("kafka", broker.prepare(), partial(answers, broker.port)))
             servers.append("kafka")
         self.supervisor.wait_ready(servers, _SERVER_READY_S)
 
@@ -218,14 +262,33 @@ class Stack:
         return command, log, spawn([*_COMMAND, *command], log, self.env)
 
     def _start_groups(self) -> None:
-        env = self.env
-        for group, port in self._metrics.items():
-            ready = partial(http_ready, f"http://{_HOST}:{port}/readyz")
-            own = {**env, "HOOKLOG_METRICS_PORT": str(port)}
-            self.supervisor.start(Program(group, [*_COMMAND, "run", group], ready, own))
+        for group in GROUPS:
+            self._run(self._member(group, 0))
         ready = partial(http_ready, f"{self.api}/readyz")
-        self.supervisor.start(Program("api", [*_COMMAND, "run", "api"], ready, env))
+        self._run(Program("api", [*_COMMAND, "run", "api"], ready, self.env))
         self.wait_ready()
+
+    def _run(self, program: Program) -> None:
+        self._programs[program.name] = program
+        self.supervisor.start(program)
+
+    def _member(self, group: str, number: int) -> Program:
+        """One process of a group; the first has the instance that was set, if one was."""
+        name = process_name(group, number)
+        port = self._metrics[name] = self._metrics.get(name) or free_port()
+        own = {"HOOKLOG_METRICS_PORT": str(port)} | ({"HOOKLOG_INSTANCE": str(number)} if number else {})
+        ready = partial(http_ready, f"http://{_HOST}:{port}/readyz")
+        return Program(name, self._entries[group], ready, self.env | own)
+
+
+def process_name(group: str, number: int) -> str:
+    """`dispatcher`, `dispatcher.1`…"""
+    return f"{group}.{number}" if number else group
+
+
+def group_of(name: str) -> str:
+    """The group of a process."""
+    return name.partition(".")[0]
 
 
 def _drain_s(given: Mapping[str, str]) -> float:
@@ -275,25 +338,3 @@ def _interrupt(number: int, frame: object) -> None:
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_IGN)
     raise _StoppedError
-
-
-def new_master_key() -> str:
-    """32 random bytes in base64."""
-    return base64.b64encode(secrets.token_bytes(32)).decode()
-
-
-def new_admin_key() -> str:
-    """`hl_<id>_<256 bits in hex>`."""
-    return f"hl_{secrets.token_hex(6)}_{secrets.token_hex(32)}"
-
-
-def kept_secret(file: Path, new: Callable[[], str]) -> str:
-    """What the file holds; made, readable by its owner only, if there is none."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    if not file.exists():
-        part = file.with_suffix(".part")
-        part.unlink(missing_ok=True)
-        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
-            opened.write(new() + "\n")
-        part.rename(file)
-    return file.read_text().strip()

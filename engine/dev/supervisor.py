@@ -68,6 +68,8 @@ class _Watch:
         self._lock = Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = Event()
+        self._killed = Event()
+        """By us: that it ends soon after its start is then not its own doing."""
         self._thread = Thread(target=self._run, name=f"watch {program.name}", daemon=True)
         self._thread.start()
 
@@ -90,6 +92,25 @@ class _Watch:
             stop(process, limit_s)
         self._thread.join()
 
+    def send(self, number: signal.Signals) -> int:
+        """Send it a signal; its process id. KeyError while it does not run."""
+        pid = self.pid
+        if pid is None:
+            raise KeyError(self.program.name)
+        if number == signal.SIGKILL:
+            self._killed.set()
+        os.kill(pid, number)
+        return pid
+
+    def kill(self) -> None:
+        """SIGKILL; it is not started again."""
+        with self._lock:
+            self._stopping.set()
+            process = self._process
+        if process is not None:
+            process.kill()
+        self._thread.join()
+
     def _run(self) -> None:
         quick_ends = 0
         while (process := self._start()) is not None:
@@ -97,7 +118,8 @@ class _Watch:
             status = process.wait()
             if self._stopping.is_set():
                 return
-            quick_ends = quick_ends + 1 if time.monotonic() - started < _QUICK_S else 1
+            is_failing = time.monotonic() - started < _QUICK_S and not self._killed.is_set()
+            quick_ends = quick_ends + 1 if is_failing else 1
             pause = pause_before_restart(quick_ends)
             again = f"in {pause:g} s" if pause else "now"
             self._say(
@@ -109,6 +131,7 @@ class _Watch:
         with self._lock:
             if self._stopping.is_set():
                 return None
+            self._killed.clear()
             self._process = spawn(self.program.argv, self.log, self.program.env)
             return self._process
 
@@ -142,15 +165,26 @@ class Supervisor:
             names = [watch.program.name for watch in left]
             raise SupervisorError(f"not ready after {limit_s:g} s: {', '.join(names)}\n{shown}")
 
+    def names(self) -> list[str]:
+        """All that were started and not stopped."""
+        return list(self._watches)
+
+    def is_ready(self, name: str) -> bool:
+        """It was started, runs, and says so itself."""
+        return name in self._watches and self._watches[name].ready()
+
     def pids(self) -> dict[str, int]:
         """Process ids by name, of those that run now."""
-        return {name: watch.pid for name, watch in self._watches.items() if watch.pid is not None}
+        found = [(name, watch.pid) for name, watch in list(self._watches.items())]
+        return {name: pid for name, pid in found if pid is not None}
 
-    def kill(self, name: str) -> int:
-        """SIGKILL, as a crash would; it is started again. The process id it had; KeyError if it has none."""
-        pid = self.pids()[name]
-        os.kill(pid, signal.SIGKILL)
-        return pid
+    def signal(self, name: str, number: signal.Signals) -> int:
+        """Send it a signal; one killed is started again at once. Its process id; KeyError if it has none."""
+        return self._watches[name].send(number)
+
+    def kill_for_good(self, name: str) -> None:
+        """SIGKILL, as a crash would, and it is not started again; KeyError if it was never started."""
+        self._watches.pop(name).kill()
 
     def stop(self, names: Sequence[str], limit_s: float) -> None:
         """Stop these at the same time, SIGKILL after `limit_s` seconds; ignores those never started."""

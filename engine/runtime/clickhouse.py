@@ -1,4 +1,4 @@
-"""ClickHouse: the connection, the migrations and what is asked of the history.
+"""ClickHouse: the connection, what goes wrong with it, and what is asked of the history.
 
 One way of talking to it: its HTTP interface, a server's in production and
 `store`'s in `hooklog dev`.
@@ -6,31 +6,32 @@ One way of talking to it: its HTTP interface, a server's in production and
 
 from __future__ import annotations
 
-import re
+import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import sha256
-from pathlib import Path
 from threading import Lock
-from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import clickhouse_connect
 from clickhouse_connect.datatypes.base import ClickHouseType
 from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError, StreamFailureError
+from clickhouse_connect.driver.exceptions import (
+    DatabaseError,
+    DataError,
+    OperationalError,
+    ProgrammingError,
+    StreamFailureError,
+)
 from clickhouse_connect.driver.httputil import get_pool_manager
 
 from engine.core.accounting import Account
-from engine.runtime.rows import Columns
+from engine.runtime.rows import COLUMNS, Columns
 from engine.runtime.settings import Settings
 
 Row = dict[str, object]
 
-MIGRATIONS = Path(__file__).parent / "migrations"
 REQUEST_SECONDS = 30
-_TABLES_WITH_TTL = ("messages", "deliveries", "attempts")
 _INSERT = {
     "async_insert": 0,
     # A batch of `hooklog rebuild` may hold more days than the default allows in one insert.
@@ -43,18 +44,28 @@ class UnavailableError(Exception):
 
 
 class RefusedError(UnavailableError):
-    """ClickHouse answered that it will not: a query it does not understand, a table that is not there yet."""
+    """ClickHouse answered that it will not; the same call may succeed later, or not."""
 
 
-class MigrationError(Exception):
-    """The migrations cannot be applied; the message says which and what to do."""
+class OutdatedError(RefusedError):
+    """A table or a column is not there: `hooklog migrate` makes it."""
 
 
-def connect(settings: Settings) -> Client:
+class MismatchError(RefusedError):
+    """What is asked for does not fit what is there, or is not allowed: asking again is in vain."""
+
+
+_OUTDATED = frozenset({16, 47, 60, 81})
+"""ClickHouse's codes: no such column, unknown identifier, unknown table, unknown database."""
+_MISMATCH = frozenset({6, 20, 27, 32, 36, 43, 44, 48, 50, 53, 62, 69, 70, 115, 164, 192, 193, 349, 497, 516})
+"""Cannot parse or convert, wrong number or type of columns, syntax, unknown setting, read-only, no access."""
+
+
+def connect(settings: Settings, patience_s: float = REQUEST_SECONDS) -> Client:
     """Connect to ClickHouse; UnavailableError if that fails. The database need not exist yet."""
     url = urlsplit(settings.clickhouse)
     secure = url.scheme == "https"
-    with _unavailable():
+    with unavailable():
         client = clickhouse_connect.get_client(
             interface=url.scheme,
             host=url.hostname or "127.0.0.1",
@@ -64,7 +75,7 @@ def connect(settings: Settings) -> Client:
             password=settings.clickhouse_password.get_secret_value(),
             # Compressing costs more CPU than a few MB a second of network are worth.
             compress=False,
-            send_receive_timeout=REQUEST_SECONDS,
+            send_receive_timeout=patience_s,
             autogenerate_session_id=False,  # sessions would serialize the calls of a process
             tz_mode="aware",
             pool_mgr=get_pool_manager(),  # its own: proxies of the environment are not asked
@@ -74,7 +85,7 @@ def connect(settings: Settings) -> Client:
 
 
 @contextmanager
-def _unavailable() -> Iterator[None]:
+def unavailable() -> Iterator[None]:
     """What may pass becomes UnavailableError; a mistake of ours (a wrong type, say) stays what it is."""
     try:
         yield
@@ -82,82 +93,25 @@ def _unavailable() -> Iterator[None]:
         raise UnavailableError(str(error).splitlines()[0]) from error
     except DatabaseError as error:
         if type(error) is DatabaseError:
-            raise RefusedError(str(error).splitlines()[0]) from error
+            raise _refusal(error)(str(error).splitlines()[0]) from error
         raise
 
 
-# Migrations
+def _refusal(error: DatabaseError) -> type[RefusedError]:
+    if error.code in _OUTDATED:
+        return OutdatedError
+    return MismatchError if error.code in _MISMATCH else RefusedError
 
 
-def migrate(client: Client, settings: Settings) -> list[str]:
-    """Create the database, apply what has not been applied and set the retention; returns what was applied.
-
-    Forward only. Every statement may run twice, so a migration that was cut short is simply run again.
-    """
-    database, days = settings.clickhouse_database, settings.retention_days
-    if re.fullmatch(r"[A-Za-z_]\w*", database) is None:
-        raise MigrationError(f"clickhouse_database={database!r}: use letters, digits and underscores only")
-    with _unavailable():
-        _create_ledger(client, database)
-        applied = _applied(client, database)
-        done = []
-        for path in sorted(MIGRATIONS.glob("[0-9][0-9][0-9][0-9]_*.sql")):
-            if _is_pending(path, applied):
-                _apply(client, path, database, days)
-                done.append(path.stem)
-        _set_retention(client, database, days)
-    return done
-
-
-def _create_ledger(client: Client, database: str) -> None:
-    client.command(f"CREATE DATABASE IF NOT EXISTS {database}", use_database=False)
-    client.command(
-        f"CREATE TABLE IF NOT EXISTS {database}.migrations (name String COMMENT 'File without its ending',"
-        " digest String COMMENT 'SHA-256 of the file', applied_at DateTime('UTC') COMMENT 'When')"
-        " ENGINE = ReplacingMergeTree(applied_at) ORDER BY name COMMENT 'Migrations that were applied'",
-        use_database=False,
-    )
-
-
-def _applied(client: Client, database: str) -> dict[str, str]:
-    rows = client.query(f"SELECT name, digest FROM {database}.migrations FINAL").result_rows  # noqa: S608
-    return {str(name): str(digest) for name, digest in rows}
-
-
-def _digest(path: Path) -> str:
-    return sha256(path.read_bytes()).hexdigest()
-
-
-def _is_pending(path: Path, applied: Mapping[str, str]) -> bool:
-    known = applied.get(path.stem)
-    if known is not None and known != _digest(path):
-        raise MigrationError(f"migration {path.stem} was changed after it was applied; add a new one instead")
-    return known is None
-
-
-def statements(text: str) -> list[str]:
-    """Split a migration into its statements: each ends with a semicolon at the end of a line."""
-    lines = "".join(f"{line}\n" for line in text.splitlines() if not line.startswith("--"))
-    return [statement.strip() for statement in lines.split(";\n") if statement.strip()]
-
-
-def _apply(client: Client, path: Path, database: str, days: int) -> None:
-    for statement in statements(path.read_text(encoding="utf-8")):
-        sql = statement.replace("{database}", database).replace("{retention_days}", str(days))
-        client.command(sql, use_database=False)
-    client.command(
-        f"INSERT INTO {database}.migrations VALUES ('{path.stem}', '{_digest(path)}', now())",  # noqa: S608
-        settings={"async_insert": 0},
-        use_database=False,
-    )
-
-
-def _set_retention(client: Client, database: str, days: int) -> None:
-    """Changing a TTL rewrites parts, so only where it differs."""
-    for table in _TABLES_WITH_TTL:
-        if f"toIntervalDay({days})" not in str(client.command(f"SHOW CREATE TABLE {database}.{table}")):
-            ttl = f"toDateTime(accepted_at) + INTERVAL {days} DAY"
-            client.command(f"ALTER TABLE {database}.{table} MODIFY TTL {ttl}", use_database=False)
+@contextmanager
+def _fitting(table: str) -> Iterator[None]:
+    """What the client itself finds: a column that is not there, a value that its type does not hold."""
+    try:
+        yield
+    except ProgrammingError as error:
+        raise OutdatedError(f"{error}: run `hooklog migrate`") from error
+    except (ValueError, TypeError, OverflowError, AttributeError, struct.error, DataError) as error:
+        raise MismatchError(f"rows do not fit the columns of {table}: {error}") from error
 
 
 # The history
@@ -178,17 +132,6 @@ class Table:
 
     columns: tuple[str, ...]
     rows: list[Sequence[object]]
-
-
-class DeliveryState(NamedTuple):
-    """A delivery as ClickHouse has it; `updated_at` in microseconds, the message's partition and offset."""
-
-    delivery_id: str
-    status: str
-    attempts: int
-    updated_at: int
-    partition: int
-    offset: int
 
 
 _OF_MESSAGE = "message_id = {message:String} AND ({tenant:String} = '' OR tenant = {tenant:String})"
@@ -240,16 +183,6 @@ LEFT JOIN (
 ORDER BY tenant, endpoint_id
 """
 
-_STATES = """
-SELECT delivery_id, status, attempts, toUnixTimestamp64Milli(updated_at) * 1000 AS updated_at,
-       topic_partition, topic_offset
-FROM delivery_status
-"""
-_MADE = """
-SELECT delivery_id, toUInt64(count()) AS made, toUnixTimestamp64Milli(max(attempted_at)) * 1000 AS last
-FROM delivery_attempts GROUP BY delivery_id
-"""
-
 
 class History:
     """Delivery history in ClickHouse. Connects at first use; safe to use from several threads.
@@ -276,22 +209,36 @@ class History:
         if self._client is not None:
             self._client.close()
 
+    def check(self) -> None:
+        """OutdatedError if a table or a column is missing."""
+        for table, names in COLUMNS.items():
+            self._types_of(table, names)
+
     def insert(self, table: str, columns: Columns, token: str) -> None:
-        """Insert rows by columns; again with the same token within the window is a no-op."""
-        names = list(columns)
-        with _unavailable():
-            self.client.insert(
+        """Insert rows by columns; again with the same token within the window is a no-op.
+
+        OutdatedError if `hooklog migrate` is needed, MismatchError if repeating it is in vain.
+        """
+        names, values = list(columns), list(columns.values())
+        client, types = self.client, self._types_of(table, names)
+        with unavailable(), _fitting(table):
+            done = client.insert(
                 table,
-                list(columns.values()),
+                values,
                 column_names=names,
-                column_types=self._types_of(table, names),
+                column_types=types,
                 column_oriented=True,
                 settings={**_INSERT, "insert_deduplication_token": token},
             )
+        # An insert that fails late, and whatever is between us, answers 200: only ClickHouse counts rows.
+        if done.written_rows < len(values[0]):
+            raise UnavailableError(f"ClickHouse did not confirm {len(values[0])} rows written to {table}")
 
     def _types_of(self, table: str, names: Sequence[str]) -> Sequence[ClickHouseType]:
         if table not in self._types:
-            self._types[table] = list(self.client.create_insert_context(table, names).column_types)
+            client = self.client
+            with unavailable(), _fitting(table):
+                self._types[table] = list(client.create_insert_context(table, names).column_types)
         return self._types[table]
 
     def timeline(self, message_id: str, tenant: str = "") -> Timeline | None:
@@ -311,20 +258,9 @@ class History:
         """Per endpoint: deliveries by status, attempts, p50/p99 of a request and until the first one."""
         return self.rows(_ENDPOINTS, {"tenant": tenant})
 
-    def states(self) -> Iterator[DeliveryState]:
-        """Every delivery's state, streamed."""
-        for delivery, status, *numbers in self._stream(_STATES):
-            attempts, updated_at, partition, offset = (int(str(n)) for n in numbers)
-            yield DeliveryState(str(delivery), str(status), attempts, updated_at, partition, offset)
-
-    def made(self) -> Iterator[tuple[str, int, int]]:
-        """(delivery id, rows in `attempts`, microseconds of the last) of each delivery with any, streamed."""
-        for delivery, made, last in self._stream(_MADE):
-            yield str(delivery), int(str(made)), int(str(last))
-
     def query(self, sql: str, parameters: Mapping[str, object] | None = None) -> Table:
         """Any query; parameters are bound by the server, as in `{tenant:String}`."""
-        with _unavailable():
+        with unavailable():
             result = self.client.query(sql, parameters=dict(parameters or {}))
         return Table(tuple(result.column_names), list(result.result_rows))
 
@@ -333,6 +269,7 @@ class History:
         table = self.query(sql, parameters)
         return [dict(zip(table.columns, row, strict=True)) for row in table.rows]
 
-    def _stream(self, sql: str) -> Iterator[Sequence[object]]:
-        with _unavailable(), self.client.query_rows_stream(sql) as stream:
+    def stream(self, sql: str, parameters: Mapping[str, object] | None = None) -> Iterator[Sequence[object]]:
+        """Any query, row by row."""
+        with unavailable(), self.client.query_rows_stream(sql, parameters=dict(parameters or {})) as stream:
             yield from stream

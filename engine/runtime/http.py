@@ -1,7 +1,7 @@
 """HTTP for deliveries: ports.Sender on aiohttp (why aiohttp: docs/adr/0004).
 
 No redirects, environment proxies, cookies or decompression; one deadline over
-everything; at most 16 KiB of an answer are read; every address is checked when
+everything; at most 16 KiB of an answer are kept; every address is checked when
 it is dialled; idle connections are kept for at most 4 s, because receivers
 close them after 5.
 """
@@ -17,13 +17,14 @@ from contextvars import ContextVar
 from functools import lru_cache, partial
 
 import aiohttp
-from aiohttp import ClientSession, TCPConnector
+from aiohttp import ClientSession
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from engine.core.address import Network, is_denied
 from engine.core.model import Answer
 from engine.ports import Request
+from engine.runtime.wire import BoundedConnector
 
 IDLE_S = 4.0
 BODY_MAX = 16 << 10
@@ -93,7 +94,16 @@ _DIED = (aiohttp.ServerDisconnectedError, ConnectionError, aiohttp.ClientOSError
 
 def error_class_of(error: BaseException) -> str:
     """Return the error class of what the library raised."""
+    if _is_dropped_handshake(error):
+        return "tls"
     return next(name for raised, name in ERRORS if isinstance(error, raised))
+
+
+def _is_dropped_handshake(error: BaseException) -> bool:
+    """Whether a connection was made and ended before the first byte of ours: only TLS comes in between."""
+    return isinstance(error, aiohttp.ClientConnectorError) and isinstance(
+        error.os_error, (ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
+    )
 
 
 @lru_cache(10_000)
@@ -150,7 +160,7 @@ class AiohttpSender:
 
     def _session(self, *, reuse: bool) -> ClientSession:
         kept = {"keepalive_timeout": IDLE_S} if reuse else {"force_close": True}
-        connector = TCPConnector(
+        connector = BoundedConnector(
             limit=0,
             ttl_dns_cache=DNS_CACHE_S,
             socket_factory=self._factory,
@@ -207,6 +217,9 @@ async def _exchange(
         timeout=_NO_TIMEOUT,
     ) as response:
         exchange.answered = True
+        if response.status < 200:  # another protocol that nobody asked for, or a number that means nothing
+            response.close()
+            raise aiohttp.ClientPayloadError(f"the status {response.status} is no answer to a POST")
         body = await _read(response)
         return response.status, {name.lower(): value for name, value in response.headers.items()}, body
 
@@ -232,6 +245,8 @@ def _describe(error: BaseException, timeout: float) -> str:
         return f"no complete answer within {timeout:g} s"
     if _is_cut(error):
         return "the connection was closed in the middle of the answer"
+    if _is_dropped_handshake(error):
+        return "the connection was closed in the TLS handshake"
     return str(error) or type(error).__name__
 
 

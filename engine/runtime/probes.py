@@ -8,27 +8,36 @@ from threading import Thread
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from engine.runtime.vitals import State
+
 Answer = tuple[int, str, bytes]
 _TEXT = "text/plain; charset=utf-8"
 
 
-def answer(path: str, is_ready: Callable[[], bool]) -> Answer:
+def answer(path: str, look: Callable[[], State]) -> Answer:
     """Return (status, content type, body) for a path."""
-    if path == "/metrics":
-        return 200, CONTENT_TYPE_LATEST, generate_latest()
-    if path == "/healthz":
-        return 200, _TEXT, b"alive\n"
-    if path == "/readyz":
-        return (200, _TEXT, b"ready\n") if is_ready() else (503, _TEXT, b"not ready yet\n")
+    match path:
+        case "/metrics":
+            look()
+            return 200, CONTENT_TYPE_LATEST, generate_latest()
+        case "/healthz":
+            return _said(look().stuck, "alive")
+        case "/readyz":
+            return _said(look().trouble, "ready")
     return 404, _TEXT, b"there are /metrics, /healthz and /readyz\n"
 
 
-def serve_probes(host: str, port: int, is_ready: Callable[[], bool]) -> ThreadingHTTPServer:
-    """Answer probes on a thread of their own; port 0 takes any free one."""
+def _said(wrong: str, good: str) -> Answer:
+    """503 with what is wrong, else 200."""
+    return 503 if wrong else 200, _TEXT, f"{wrong or good}\n".encode()
+
+
+def serve_probes(host: str, port: int, look: Callable[[], State]) -> ThreadingHTTPServer:
+    """Answer probes on a thread of their own; port 0 takes any free one. `look` also sets the gauges."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            status, kind, body = answer(self.path.partition("?")[0], is_ready)
+            status, kind, body = answer(self.path.partition("?")[0], look)
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))

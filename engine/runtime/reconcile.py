@@ -8,9 +8,10 @@ to one step was already there for the next one.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import NamedTuple, TypeVar
 
 from engine.core.accounting import (
     UNKNOWN,
@@ -28,12 +29,14 @@ from engine.core.accounting import (
     range_of,
     total,
 )
-from engine.core.model import AttemptFinished, DeliveryScheduled, RoutedBatch
-from engine.core.routing import delivery_id
+from engine.core.model import AttemptFinished, RoutedBatch
+from engine.core.routing import delivery_id, partition_of
 from engine.ports import Log, Reader, Record, TopicPartition
-from engine.runtime.clickhouse import DeliveryState
+from engine.runtime.accounts import FOREVER
+from engine.runtime.comparison import Finding, History, compare
 from engine.runtime.settings import Settings
-from engine.runtime.topics import tier_topics
+from engine.runtime.topics import catalogue
+from engine.runtime.whereabouts import Finder, Place, Whereabouts, partitions, text
 from schemas.codec import Codec, UndecodableError
 
 R = TypeVar("R")
@@ -44,22 +47,19 @@ SHOWN = 20
 """How many of each kind of finding a report holds; the counts are of all."""
 
 
-class History(Protocol):
-    """What is asked of ClickHouse: `engine.runtime.clickhouse.History`."""
-
-    def states(self) -> Iterator[DeliveryState]:
-        """Every delivery's state."""
-
-    def made(self) -> Iterator[tuple[str, int, int]]:
-        """(delivery id, rows in `attempts`, the last one's microseconds) of every delivery with any."""
-
-
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """A delivery that is not as it must be, and how."""
+class Scope:
+    """What is to be proven: messages accepted from `since` to before `until`, as of `now`; microseconds."""
 
-    delivery_id: str
-    problem: str
+    now: int
+    since: int = 0
+    until: int = FOREVER
+    grace_us: int = GRACE_US
+    shown: int = SHOWN
+
+    def holds(self, accepted_at: int) -> bool:
+        """Whether a delivery belongs to it."""
+        return self.since <= accepted_at < self.until
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,8 @@ class Report:
     account: Account
     unrouted: int
     """Messages that no RoutedBatch covers yet, being newer than the last one."""
+    unrouted_late: int
+    """Those of them that were accepted longer ago than the grace."""
     gaps: dict[int, list[Range]]
     lost: list[Finding]
     illegal: int
@@ -76,20 +78,31 @@ class Report:
     differences: int
     differences_shown: list[Finding]
     moving: int
+    parked: int
+    """Pending deliveries that wait in the range of a parked lane."""
+    since: int
+    """Since when deliveries were proven (microseconds), if the log was trimmed and more was asked; else 0."""
 
     @property
     def ok(self) -> bool:
         """Whether everything is accounted for and ClickHouse agrees."""
-        return not (self.gaps or self.account.unaccounted or self.illegal or self.differences)
+        lost = self.gaps or self.unrouted_late or self.account.unaccounted
+        return not (lost or self.illegal or self.differences)
+
+
+NOWHERE = Place("", 0, 0)
 
 
 @dataclass(slots=True)
-class _Entry:
+class Entry:
     """What the log says about one delivery. Times are microseconds since 1970 UTC."""
 
+    endpoint: str
     state: State = UNKNOWN
     changed_at: int = 0
     due: int = 0
+    told: Place = NOWHERE
+    """The record that its state comes from."""
     source: tuple[int, int] = (0, 0)
     is_first: bool = True
     """Not a resend, replay or test."""
@@ -105,56 +118,100 @@ class _Entry:
 
 @dataclass(slots=True)
 class _Book:
-    """Every delivery on the log."""
+    """Every delivery of the scope that is on the log."""
 
-    entries: defaultdict[str, _Entry] = field(default_factory=lambda: defaultdict(_Entry))
+    entries: dict[str, Entry] = field(default_factory=dict)
+    endpoints: dict[str, str] = field(default_factory=dict)
+    """Each endpoint's id once: there are many deliveries to each."""
     ranges: defaultdict[int, list[Range]] = field(default_factory=lambda: defaultdict(list))
     illegal: list[Finding] = field(default_factory=list)
 
-    def fold(self, delivery: str, fact: Fact, at: int, due: int) -> _Entry:
-        entry = self.entries[delivery]
+    def entry(self, delivery: str, endpoint: str) -> Entry:
+        if (entry := self.entries.get(delivery)) is None:
+            entry = self.entries[delivery] = Entry(self.endpoints.setdefault(endpoint, endpoint))
+        return entry
+
+    def fold(self, delivery: str, entry: Entry, fact: Fact, at: Record, due: int) -> None:
         if not is_repeated(entry.state, fact):
             state = evolve(entry.state, fact)
             if isinstance(state, Illegal):
                 self.illegal.append(Finding(delivery, f"{fact} cannot follow {entry.state}"))
             else:
-                entry.state, entry.changed_at, entry.due = state, at, due
-        return entry
+                entry.state, entry.changed_at, entry.due = state, at.timestamp, due
+                entry.told = Place(at.topic, at.partition, at.offset)
 
 
-def reconcile(reader: Reader, log: Log, history: History, settings: Settings, now: int) -> Report:
-    """Prove the accounting from the log and compare ClickHouse with it; `now` is the time at the start.
+class Sources(NamedTuple):
+    """What is read."""
 
-    Reads all of `attempts` and `routings`, and of the rest what is needed; about 1 KB of memory a delivery.
+    reader: Reader
+    log: Log
+    history: History
+
+
+def reconcile(sources: Sources, settings: Settings, scope: Scope) -> Report:
+    """Prove the accounting of a scope from the log and compare ClickHouse with it.
+
+    Reads `routings` and `attempts` from the beginning of the scope on; about 0.7 KB of memory a delivery.
     """
+    reader, log, history = sources
+    finder = Finder(reader, log, settings, scope.now - scope.grace_us)
+    provable = _provable_since(sources, settings, scope.now)
+    trimmed = provable if provable > scope.since else 0
+    scope = replace(scope, since=max(scope.since, provable))
     book, codec = _Book(), Codec()
-    _read_attempts(book, codec, _all(reader, log, "attempts"))
-    ends = reader.ends(_partitions(log, "messages"))
-    _read_routings(book, codec, _all(reader, log, "routings"), settings.prefix + "messages")
+    _read_attempts(book, codec, _from(sources, "attempts", scope), scope)
+    bounds = _bounds(sources, scope)
+    _read_routings(book, codec, _from(sources, "routings", scope), (settings.prefix + "messages", scope))
     _find_unrouted(book)
     pending = {d: e for d, e in book.entries.items() if e.routed and e.state.status == "pending"}
-    places = _partitions(log, "deliveries", *tier_topics(settings))
-    lost = _find_lost(pending, _waiting(pending, codec, reader, places), now)
-    different, moving = _compare(book, history, now)
+    # A delivery is written before the record that makes it pending is, hence the grace.
+    oldest = min((e.changed_at for e in pending.values()), default=scope.now) - GRACE_US
+    where = finder.find(pending.keys(), oldest)
+    lost = [Finding(d, why) for d, e in pending.items() if (why := _why_lost(d, e, where, (scope, log)))]
+    known = {d: e for d, e in book.entries.items() if e.routed or e.state.number}
+    different, moving = compare(known, history, scope)
+    waiting = _unrouted(book, bounds, reader, scope)
     return Report(
-        total((e.state for e in book.entries.values() if e.routed), len(lost)),
-        _unrouted(book, ends),
-        _gaps(book, reader.starts(_partitions(log, "messages"))),
-        lost,
-        len(book.illegal),
-        book.illegal[:SHOWN],
-        len(different),
-        different[:SHOWN],
-        moving,
+        account=total((e.state for e in book.entries.values() if e.routed), len(lost)),
+        unrouted=len(waiting),
+        unrouted_late=sum(at + scope.grace_us < scope.now for at in waiting),
+        gaps=_gaps(book, bounds),
+        lost=lost,
+        illegal=len(book.illegal),
+        illegal_shown=book.illegal[: scope.shown],
+        differences=len(different),
+        differences_shown=different[: scope.shown],
+        moving=moving,
+        parked=sum(_is_parked(d, e, where) for d, e in pending.items()),
+        since=trimmed,
     )
 
 
-def _partitions(log: Log, *topics: str) -> list[TopicPartition]:
-    return [(topic, n) for topic in topics for n in range(log.partitions(topic))]
+def _provable_since(sources: Sources, settings: Settings, now: int) -> int:
+    """What was accepted before this may have lost records to the retention; 0 if nothing was trimmed."""
+    reader, log, _ = sources
+    kept = {spec.name: (spec.retention_ms or 0) * 1000 for spec in catalogue(settings)}
+    since = 0
+    for at, start in reader.starts(partitions(log, "routings", "attempts")).items():
+        if start > 0:
+            first = next(iter(reader.read({at: start})), None)
+            since = max(since, now - kept[at[0]] if first is None else first.timestamp)
+    return since
 
 
-def _all(reader: Reader, log: Log, topic: str) -> Iterator[Record]:
-    return reader.read(reader.starts(_partitions(log, topic)))
+def _from(sources: Sources, topic: str, scope: Scope) -> Iterator[Record]:
+    """Records of a topic that can be about the scope: what follows from a message is never older than it."""
+    reader, all_of = sources.reader, partitions(sources.log, topic)
+    return reader.read(reader.since(all_of, scope.since) if scope.since else reader.starts(all_of))
+
+
+def _bounds(sources: Sources, scope: Scope) -> dict[int, Range]:
+    """Offsets of `messages` that the scope is about, by partition: first, and the one before its end."""
+    reader, all_of = sources.reader, partitions(sources.log, "messages")
+    firsts = reader.since(all_of, scope.since) if scope.since else reader.starts(all_of)
+    ends = reader.since(all_of, scope.until) if scope.until < scope.now else reader.ends(all_of)
+    return {at[1]: Range(firsts[at], ends[at] - 1) for at in all_of}
 
 
 def _ours(codec: Codec, kind: type[R], records: Iterable[Record]) -> Iterator[tuple[Record, R]]:
@@ -166,21 +223,27 @@ def _ours(codec: Codec, kind: type[R], records: Iterable[Record]) -> Iterator[tu
             continue
 
 
-def _read_attempts(book: _Book, codec: Codec, records: Iterable[Record]) -> None:
+def _read_attempts(book: _Book, codec: Codec, records: Iterable[Record], scope: Scope) -> None:
     for record, attempt in _ours(codec, AttemptFinished, records):
-        fact, due = fact_of(attempt), attempt.retry_at or attempt.accepted_at
-        entry = book.fold(attempt.delivery_id, fact, record.timestamp, due)
-        entry.is_request_void |= fact.made and entry.state.attempts < fact.number == entry.state.number
-        entry.source = (attempt.source_partition, attempt.source_offset)
-        entry.is_first = not attempt.origin and attempt.trigger == "scheduled"
+        if scope.holds(attempt.accepted_at):
+            fact, due = fact_of(attempt), attempt.retry_at or attempt.accepted_at
+            entry = book.entry(attempt.delivery_id, attempt.endpoint_id)
+            book.fold(attempt.delivery_id, entry, fact, record, due)
+            entry.is_request_void |= fact.made and entry.state.attempts < fact.number == entry.state.number
+            entry.source = (attempt.source_partition, attempt.source_offset)
+            entry.is_first = not attempt.origin and attempt.trigger == "scheduled"
 
 
-def _read_routings(book: _Book, codec: Codec, records: Iterable[Record], topic: str) -> None:
+def _read_routings(book: _Book, codec: Codec, records: Iterable[Record], wanted: tuple[str, Scope]) -> None:
+    topic, scope = wanted
     for record, batch in _ours(codec, RoutedBatch, records):
         book.ranges[batch.partition].append(range_of(batch))
         for endpoint, fact, offset, accepted_at in _facts(batch):
-            delivery = delivery_id(topic, batch.partition, offset, endpoint)
-            book.fold(delivery, fact, record.timestamp, accepted_at).routed = True
+            if scope.holds(accepted_at):
+                delivery = delivery_id(topic, batch.partition, offset, endpoint)
+                entry = book.entry(delivery, endpoint)
+                book.fold(delivery, entry, fact, record, accepted_at)
+                entry.routed = True
 
 
 def _facts(batch: RoutedBatch) -> Iterator[tuple[str, Fact, int, int]]:
@@ -197,114 +260,78 @@ def _frontier(book: _Book, partition: int) -> int:
     return max((r.last + 1 for r in book.ranges[partition]), default=0)
 
 
-def _covered(book: _Book) -> dict[int, range]:
-    """Offsets of `messages` that the ranges still on the log are about, gaps included."""
-    return {n: range(min(r.first for r in found), _frontier(book, n)) for n, found in book.ranges.items()}
-
-
 def _find_unrouted(book: _Book) -> None:
     """An attempt needs a RoutedBatch that names it, unless that is still to be written or gone already."""
-    covered = _covered(book)
+    covered = {n: range(min(r.first for r in found), _frontier(book, n)) for n, found in book.ranges.items()}
     for delivery, entry in book.entries.items():
         partition, offset = entry.source
         if entry.is_first and not entry.routed and offset in covered.get(partition, ()):
             book.illegal.append(Finding(delivery, "attempted, and no RoutedBatch names it"))
 
 
-def _unrouted(book: _Book, ends: dict[TopicPartition, int]) -> int:
-    return sum(max(0, end - _frontier(book, partition)) for (_, partition), end in ends.items())
+def _unrouted(book: _Book, bounds: dict[int, Range], reader: Reader, scope: Scope) -> list[int]:
+    """When each message behind the last RoutedBatch was accepted; what was aborted is none."""
+    starts: dict[TopicPartition, int] = {}
+    for partition, bound in bounds.items():
+        if (frontier := max(_frontier(book, partition), bound.first)) <= bound.last:
+            starts["messages", partition] = frontier
+    tail = (r for r in reader.read(starts) if r.offset <= bounds[r.partition].last)
+    return [r.timestamp for r in tail if scope.holds(r.timestamp)]
 
 
-def _gaps(book: _Book, starts: dict[TopicPartition, int]) -> dict[int, list[Range]]:
-    found = {partition: gaps(book.ranges[partition], start) for (_, partition), start in starts.items()}
+def _gaps(book: _Book, bounds: dict[int, Range]) -> dict[int, list[Range]]:
+    found = {}
+    for partition, bound in bounds.items():
+        missing = gaps(book.ranges[partition], bound.first)
+        found[partition] = [Range(m.first, min(m.last, bound.last)) for m in missing if m.first <= bound.last]
     return {partition: missing for partition, missing in found.items() if missing}
 
 
-def _waiting(
-    pending: Mapping[str, _Entry], codec: Codec, reader: Reader, places: Sequence[TopicPartition]
-) -> set[tuple[str, int]]:
-    """(delivery, attempt) of what `deliveries` and the tiers hold of pending deliveries."""
-    if not pending:
-        return set()
-    # A delivery is written before the record that makes it pending is, hence the grace.
-    oldest = min(entry.changed_at for entry in pending.values()) - GRACE_US
-    records = reader.read(reader.since(places, max(0, oldest)))
-    scheduled = (delivery for _, delivery in _ours(codec, DeliveryScheduled, records))
-    return {(s.delivery_id, s.attempt) for s in scheduled if s.delivery_id in pending}
+def _is_parked(delivery: str, entry: Entry, where: Whereabouts) -> bool:
+    place = where.places.get((delivery, entry.state.number + 1))
+    return place is not None and where.is_parked(place, entry.endpoint)
 
 
-def _find_lost(pending: Mapping[str, _Entry], waiting: Set[tuple[str, int]], now: int) -> list[Finding]:
-    problems = ((d, _why_lost(e, now, found=(d, e.state.number + 1) in waiting)) for d, e in pending.items())
-    return [Finding(delivery, why) for delivery, why in problems if why]
-
-
-def _why_lost(entry: _Entry, now: int, *, found: bool) -> str:
+def _why_lost(delivery: str, entry: Entry, where: Whereabouts, asked: tuple[Scope, Log]) -> str:
+    """Why a pending delivery is unaccounted, and where it should be; empty if it is pending indeed."""
+    scope, log = asked
     attempt = entry.state.number + 1
-    if not found and entry.changed_at + GRACE_US < now:
-        return f"attempt {attempt} is neither in `deliveries` nor in a tier"
-    if entry.due + GRACE_US < now:
-        return f"attempt {attempt} is overdue by {(now - entry.due) // 1_000_000} s"
-    return ""
+    place = where.place(delivery, attempt, entry.told)
+    if place is None:
+        if entry.changed_at + scope.grace_us >= scope.now:
+            return ""
+        partition = partition_of(entry.endpoint, log.partitions("deliveries"))
+        where_due = "a tier" if entry.due > scope.now else f"deliveries/{partition}"
+        return (
+            f"attempt {attempt} is neither in `deliveries` nor in a tier, not attempted either: "
+            f"it should be in {where_due}, for endpoint {entry.endpoint}"
+        )
+    late = scope.now - entry.due
+    if late <= scope.grace_us or where.is_parked(place, entry.endpoint):
+        return ""
+    return f"attempt {attempt} is overdue by {late // 1_000_000} s: it lies {text(place, where.taken_in)}"
 
 
-def _compare(book: _Book, history: History, now: int) -> tuple[list[Finding], int]:
-    """(what differs from ClickHouse, how many of them changed too lately to be judged)."""
-    known = {d: e for d, e in book.entries.items() if e.routed or e.state.number}
-    found = [*_compare_states(known, _covered(book), history), *_compare_attempts(known, history)]
-    settled = [finding for finding, changed_at in found if changed_at + GRACE_US < now]
-    return settled, len(found) - len(settled)
-
-
-def _compare_states(
-    known: Mapping[str, _Entry], covered: Mapping[int, range], history: History
-) -> Iterator[tuple[Finding, int]]:
-    unseen = set(known)
-    for row in history.states():
-        unseen.discard(row.delivery_id)
-        entry = known.get(row.delivery_id)
-        if entry is None:
-            # ClickHouse keeps history for longer than the log does.
-            if row.offset in covered.get(row.partition, ()):
-                yield Finding(row.delivery_id, "in ClickHouse, and not on the log"), row.updated_at
-        elif (row.status, row.attempts) != (entry.state.status, entry.state.attempts):
-            log_says = f"{entry.state.status} after {entry.state.attempts}"
-            problem = f"{row.status} after {row.attempts} attempts in ClickHouse, {log_says} on the log"
-            yield Finding(row.delivery_id, problem), max(row.updated_at, entry.changed_at)
-    yield from _missing(known, unseen, "not in ClickHouse's deliveries")
-
-
-def _compare_attempts(known: Mapping[str, _Entry], history: History) -> Iterator[tuple[Finding, int]]:
-    """What ClickHouse alone knows has been found among the states."""
-    unseen = {delivery for delivery, entry in known.items() if entry.rows}
-    for delivery, made, last in history.made():
-        unseen.discard(delivery)
-        entry = known.get(delivery)
-        if entry is not None and made != entry.rows:
-            problem = f"{made} rows in ClickHouse's attempts, {entry.rows} attempts on the log"
-            yield Finding(delivery, problem), max(last, entry.changed_at)
-    yield from _missing(known, unseen, "not in ClickHouse's attempts")
-
-
-def _missing(
-    known: Mapping[str, _Entry], unseen: Iterable[str], problem: str
-) -> Iterator[tuple[Finding, int]]:
-    return ((Finding(delivery, problem), known[delivery].changed_at) for delivery in sorted(unseen))
-
-
-def summary(report: Report) -> Sequence[str]:
+def summary(report: Report, shown: int = SHOWN) -> Sequence[str]:
     """The report in lines for people; the last one is the sum."""
     a = report.account
     lines = [
         f"partition {partition} of messages: offsets {gap.first} to {gap.last} are in no RoutedBatch"
         for partition, missing in sorted(report.gaps.items())
-        for gap in missing[:SHOWN]
+        for gap in missing[:shown]
     ]
-    lines += [f"unaccounted {f.delivery_id}: {f.problem}" for f in report.lost[:SHOWN]]
+    if report.since:
+        begins = datetime.fromtimestamp(report.since // 1_000_000, UTC).isoformat()
+        lines.append(f"the log begins at {begins}: what was accepted before that is not judged")
+    if report.unrouted_late:
+        lines.append(f"{report.unrouted_late} messages wait for a RoutedBatch for longer than the grace")
+    lines += [f"unaccounted {f.delivery_id}: {f.problem}" for f in report.lost[:shown]]
     lines += [f"illegal {f.delivery_id}: {f.problem}" for f in report.illegal_shown]
     lines += [f"different {f.delivery_id}: {f.problem}" for f in report.differences_shown]
     lines.append(
         f"log and ClickHouse: {report.differences} differences, {report.moving} still moving,"
-        f" {report.unrouted} messages not routed yet, {report.illegal} illegal records"
+        f" {report.unrouted} messages not routed yet, {report.illegal} illegal records,"
+        f" {report.parked} deliveries parked"
     )
     lines.append(
         f"accounted: {a.matched} deliveries = {a.delivered} delivered + {a.failed} failed"

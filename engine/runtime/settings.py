@@ -81,6 +81,9 @@ class Settings(BaseSettings):
     clickhouse_database: str = Field("hooklog", description="Database of the tables.")
     clickhouse_user: str = Field("default", description="ClickHouse user.")
     clickhouse_password: SecretStr = Field(SecretStr(""), description="ClickHouse password.")
+    accounting_window_s: float = Field(
+        3600, gt=0, description="How far back the continuous accounting reads at its start, seconds."
+    )
     retention_days: int = Field(90, ge=1, description="How long ClickHouse keeps history, days.")
 
     master_key: SecretStr | None = Field(None, description="Master key: 32 bytes in base64.")

@@ -14,7 +14,7 @@ MESSAGE_MAX = 2 << 20
 RETRY_NOW = "retry.0"
 """The tier of what is due within the smallest delay."""
 
-GROUPS = ("control", "router", "dispatcher", "scheduler", "projector", "health")
+GROUPS = ("control", "router", "dispatcher", "scheduler", "projector", "health", "accounting")
 
 
 @dataclass(frozen=True, slots=True)

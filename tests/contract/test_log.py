@@ -204,17 +204,23 @@ def test_a_paused_partition_delivers_nothing(log: Log, owner: Owner) -> None:
 
 
 def test_partitions_have_one_owner(log: Log) -> None:
-    """Two members share; when one leaves the other has all, and each was told."""
+    """Two members share; when one leaves the other has all, each was told, and no pause outlives an owner."""
     members = [Owner(log, "health", "attempts"), Owner(_second(log), "health", "attempts")]
     deadline = time.monotonic() + LIMIT_S
     while [len(member.owned) for member in members] != [1, 1]:
         assert time.monotonic() < deadline
         for member in members:
             member.consumer.poll(0.05, 10)
+            for at in member.owned:
+                member.consumer.pause(at)
     assert members[0].owned.isdisjoint(members[1].owned)
+    (moved,) = members[1].owned
     members[1].consumer.close()
     assert len(members[1].revoked_ever) >= 1
     members[0].poll_until(lambda _: len(members[0].owned) == PARTITIONS)
+    write(log.producer(), [Output("attempts", n, b"key", b"value") for n in range(PARTITIONS)])
+    flowing = members[0].poll_until(lambda records: len(records) > 0)
+    assert [record.partition for record in flowing] == [moved[1]]
     members[0].consumer.close()
 
 

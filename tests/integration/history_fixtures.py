@@ -14,7 +14,8 @@ from clickhouse_connect.driver.client import Client
 from engine.core.model import AttemptFinished, Decision, RoutedBatch, Routing
 from engine.core.routing import delivery_id
 from engine.ports import Record
-from engine.runtime.clickhouse import History, migrate
+from engine.runtime.clickhouse import History
+from engine.runtime.migration import migrate
 from engine.runtime.settings import Settings, load_settings
 from schemas.codec import Codec
 
@@ -37,6 +38,21 @@ class Store:
         """Empty the tables."""
         for table in ("messages", "deliveries", "attempts"):
             self.client.command(f"TRUNCATE TABLE {table}")
+
+
+@dataclass(slots=True)
+class Hand:
+    """A clock that moves when told; seconds since the test began."""
+
+    now_s: float = 0.0
+
+    def now(self) -> int:
+        """Wall clock, microseconds."""
+        return NOW + int(self.now_s * SECOND)
+
+    def monotonic(self) -> float:
+        """Return the time it shows."""
+        return self.now_s
 
 
 @pytest.fixture(scope="module")

@@ -9,16 +9,9 @@ import pytest
 from clickhouse_connect.driver.client import Client
 
 from engine.core.accounting import Account
-from engine.runtime import clickhouse
-from engine.runtime.clickhouse import (
-    MIGRATIONS,
-    MigrationError,
-    RefusedError,
-    UnavailableError,
-    connect,
-    migrate,
-    statements,
-)
+from engine.runtime import migration
+from engine.runtime.clickhouse import RefusedError, UnavailableError, connect
+from engine.runtime.migration import MIGRATIONS, MigrationError, migrate, statements
 from engine.runtime.rows import COLUMNS, Rows, columns, finished_rows, routed_rows
 from engine.runtime.settings import Settings, load_settings
 from tests.integration.history_fixtures import (
@@ -69,7 +62,7 @@ def test_changed_migration_is_refused(
     client, settings = bare
     for path in MIGRATIONS.glob("*.sql"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    monkeypatch.setattr(clickhouse, "MIGRATIONS", tmp_path)
+    monkeypatch.setattr(migration, "MIGRATIONS", tmp_path)
     migrate(client, settings)
     (tmp_path / "0001_messages.sql").write_text("SELECT 1;\n")
     with pytest.raises(MigrationError, match="0001_messages"):

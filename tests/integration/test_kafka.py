@@ -254,14 +254,14 @@ def router(wait_s: float, metrics_port: int = 0) -> subprocess.Popen[str]:
 
 
 def test_a_signal_ends_the_wait_for_the_broker() -> None:
-    """Within a second of SIGTERM, with nothing left behind."""
+    """Soon after SIGTERM, long before the wait would end, with nothing left behind."""
     port = free_port()
     with router(60, port) as process:
         assert wait_until(lambda: http_ready(f"http://127.0.0.1:{port}/healthz"), LIMIT_S)
         process.send_signal(signal.SIGTERM)
         started = time.monotonic()
         assert process.wait(10) == 0
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 5
 
 
 def test_the_wait_for_the_broker_ends() -> None:

@@ -11,19 +11,22 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from consumers.projector import Batch, Projection, ProjectionError, Projector, project
-from consumers.projector import Store as Target
+from consumers.projector import Projector, project
 from engine.core.accounting import UNKNOWN, Account, Fact, Matched, PassedOver, State, evolve, fact_of, total
 from engine.core.model import AttemptFinished, Decision, InvalidRecord, RoutedBatch, Routing, Skipped
 from engine.core.routing import delivery_id
-from engine.ports import Output, Record
+from engine.ports import Clock, Output, Record
+from engine.runtime.accounts import Accounts
 from engine.runtime.clickhouse import UnavailableError
 from engine.runtime.clock import SystemClock
 from engine.runtime.memory import MemoryConsumer, MemoryLog
+from engine.runtime.projection import Batch, Projection, ProjectionError
+from engine.runtime.projection import Store as Target
 from engine.runtime.rows import MAX_OFFSET, Columns, columns, version
 from tests.integration.history_fixtures import (
     CODEC,
     TOPIC,
+    Hand,
     Store,
     attempt,
     batch,
@@ -53,17 +56,6 @@ class Faulty:
         self._store.history.insert(table, columns, token)
 
 
-class Hand:
-    """A clock that moves when told."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        """Return the time it shows."""
-        return self.now
-
-
 def log_of(*outputs: tuple[str, object]) -> MemoryLog:
     """A log of one partition that holds these values."""
     log = MemoryLog(1, SystemClock())
@@ -72,7 +64,7 @@ def log_of(*outputs: tuple[str, object]) -> MemoryLog:
     return log
 
 
-def member(log: MemoryLog, store: Target, clock: Callable[[], float], of: Store) -> Projector:
+def member(log: MemoryLog, store: Target, clock: Clock, of: Store) -> Projector:
     """A projector that has joined."""
     projector = Projector(store, of.settings, clock, log=log)
     projector.consumer = log.consumer("projector", ("routings", "attempts"), projector)
@@ -177,9 +169,9 @@ def test_any_boundaries_give_the_same_history(
         for at in range(start, len(order), size):
             write(store, order[at : at + size])
     expected = folded(routings, attempts)
-    found = {row.delivery_id: (row.status, row.attempts) for row in store.history.states()}
+    found = {row.delivery_id: (row.status, row.attempts) for row in Accounts(store.history).states()}
     assert found == {d: (s.status, s.attempts) for d, s in expected.items()}
-    made = {delivery: count for delivery, count, _ in store.history.made()}
+    made = {delivery: count for delivery, count, _ in Accounts(store.history).made()}
     assert made == requests(attempts)
     assert store.history.accounting() == total(expected.values())
 
@@ -193,7 +185,7 @@ def test_killed_between_tables_then_restarted(store: Store) -> None:
     clock = Hand()
     dying = member(log, Faulty(store, lambda table: table == "attempts"), clock, store)
     dying.step(0)
-    clock.now = 2
+    clock.now_s = 2
     dying.step(0)
     assert isinstance(dying.consumer, MemoryConsumer)
     dying.consumer.kill()
@@ -216,14 +208,14 @@ def test_away_holds_polls_and_goes_on(store: Store) -> None:
     projector = member(log, Faulty(store, lambda table: away[0]), clock, store)
     projector.step(0)
     for second in range(1, 6):
-        clock.now = second
+        clock.now_s = second
         projector.step(0)
         log.append(Output("attempts", 0, None, CODEC.encode(attempt(0, "ep1", second, "retry"))))
     assert projector.consumer is not None
     assert projector.consumer.committed([("routings", 0)]) == {("routings", 0): None}
     assert statuses(store) == []
     away[0] = False
-    clock.now = 60
+    clock.now_s = 60
     projector.step(0)
     assert statuses(store) == [("ep1", "pending", 0)]
     projector.step(0)
@@ -238,7 +230,7 @@ def test_partition_moves_while_away(store: Store) -> None:
     clock = Hand()
     stuck = member(log, Faulty(store, lambda table: True), clock, store)
     stuck.step(0)
-    clock.now = 2
+    clock.now_s = 2
     stuck.step(0)
     heir = member(log, store.history, clock, store)
     stuck.step(0)  # gives up one of the two partitions
@@ -264,7 +256,7 @@ def test_a_newer_record_stops_where_it_is(store: Store) -> None:
         project(log, store.history, store.settings, threading.Event())
     assert statuses(store) == [("ep1", "delivered", 1)]
     positions = log.consumer(
-        "projector", ("attempts",), Projector(store.history, store.settings, log=log)
+        "projector", ("attempts",), Projector(store.history, store.settings, SystemClock(), log=log)
     ).committed([("attempts", 0)])
     assert [position.offset for position in positions.values() if position] == [1]
 
@@ -275,7 +267,7 @@ def test_what_is_none_of_ours_goes_to_invalid(store: Store, value: bytes | None)
     log = log_of(("attempts", attempt(0, "ep1", 1, "delivered")))
     log.append(Output("attempts", 0, b"key", value))
     log.append(Output("attempts", 0, None, CODEC.encode(attempt(1, "ep1", 1, "delivered"))))
-    projector = member(log, store.history, SystemClock().monotonic, store)
+    projector = member(log, store.history, SystemClock(), store)
     projector.step(0)
     projector.close()
     assert statuses(store) == [("ep1", "delivered", 1)] * 2

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from engine.dev.keys import kept_secret, new_admin_key, new_master_key
 from engine.dev.process import free_port, port_is_free, wait_until
-from engine.dev.stack import FREE_PORTS, Ports, Stack, StackError, kept_secret, new_admin_key, new_master_key
+from engine.dev.stack import FREE_PORTS, Ports, Stack, StackError
 from engine.dev.supervisor import Program, Supervisor, SupervisorError, http_ready, pause_before_restart
 
 SERVER = """
@@ -65,7 +66,7 @@ def test_killed_program_is_started_again(supervisor: Supervisor, lines: list[str
     supervisor.start(server("two"))
     supervisor.wait_ready(["one", "two"], RESTART_S)
     before = supervisor.pids()
-    assert supervisor.kill("one") == before["one"]
+    assert supervisor.signal("one", signal.SIGKILL) == before["one"]
     assert wait_until(lambda: supervisor.pids().get("one") not in (None, before["one"]), RESTART_S)
     supervisor.wait_ready(["one", "two"], RESTART_S)
     assert supervisor.pids()["two"] == before["two"]
@@ -81,6 +82,18 @@ def test_stopped_program_stays_stopped(supervisor: Supervisor, lines: list[str])
     supervisor.stop(["one", "never started"], 10)
     assert list(supervisor.pids()) == ["two"]
     assert lines == []
+
+
+def test_program_killed_for_good_stays_away(supervisor: Supervisor, lines: list[str]) -> None:
+    """SIGKILL ends it, nobody starts it again, and it can be started anew."""
+    one = server("one")
+    supervisor.start(one)
+    supervisor.wait_ready(["one"], RESTART_S)
+    supervisor.kill_for_good("one")
+    assert (supervisor.names(), supervisor.pids(), lines) == ([], {}, [])
+    supervisor.start(one)
+    supervisor.wait_ready(["one"], RESTART_S)
+    assert supervisor.log("one").read_text() == "serving\nserving\n"
 
 
 def test_deaf_program_is_killed(supervisor: Supervisor, tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ class ScriptedSender:
         self._world.seen[key] += 1
         self._world.requested_at.append((key, self._world.clock.now()))
         self.in_flight += 1
-        answered_at = self._world.clock.now() + ANSWER_US
+        answered_at = self._world.clock.now() + self._world.answer_us(request.headers["webhook-id"])
         while self._world.clock.now() < answered_at:  # noqa: ASYNC110  the clock moves by hand
             await asyncio.sleep(0)
         self.in_flight -= 1
@@ -115,6 +115,7 @@ class World:
 
     def __init__(self, receiver: Receiver, loop: asyncio.AbstractEventLoop, **settings: object) -> None:
         self.receiver = receiver
+        self.answer_us: Callable[[str], int] = lambda message: ANSWER_US
         self.clock = ManualClock()
         self.log = MemoryLog(PARTITIONS, self.clock)
         self.log.changed = NoWait(threading.RLock())

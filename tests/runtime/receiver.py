@@ -30,6 +30,8 @@ class Receiver:
         self.port = 0
         self.accepted = 0
         self.requests: list[bytes] = []
+        self.sent = 0
+        """Bytes that `pour` could get rid of."""
 
     @property
     def url(self) -> str:
@@ -56,6 +58,12 @@ class Receiver:
         length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
         self.requests.append(head + await reader.readexactly(length))
         return self.requests[-1]
+
+    async def pour(self, writer: asyncio.StreamWriter, data: bytes) -> None:
+        """Send, and count what left or lies in the kernel's buffers."""
+        writer.write(data)
+        await writer.drain()
+        self.sent += len(data)
 
     async def stop(self) -> None:
         """End the connections that are open still."""

@@ -9,15 +9,16 @@ import pytest
 
 from engine.runtime import telemetry
 from engine.runtime.probes import answer, serve_probes
+from engine.runtime.vitals import State
 
-READY: list[bool] = [False]
-"""Whether the group can work, last word."""
+STATES: list[State] = [State()]
+"""How the group does, last word."""
 
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
     """Port of a running server."""
-    server = serve_probes("127.0.0.1", 0, lambda: READY[-1])
+    server = serve_probes("127.0.0.1", 0, lambda: STATES[-1])
     yield server.server_address[1]
     server.shutdown()
     server.server_close()
@@ -35,17 +36,19 @@ def get(port: int, path: str, method: str = "GET") -> tuple[int, str, bytes]:
 
 
 def test_readiness_is_asked_for_each_time(port: int) -> None:
-    """503 until the group can work, and again when it no longer can."""
-    assert get(port, "/readyz")[::2] == (503, b"not ready yet\n")
-    READY.append(True)
+    """503 with the reason while the group cannot work, and 200 as soon as it can."""
+    STATES.append(State("no broker answers"))
+    assert get(port, "/readyz")[::2] == (503, b"no broker answers\n")
+    STATES.append(State())
     assert get(port, "/readyz")[::2] == (200, b"ready\n")
-    READY.append(False)
-    assert get(port, "/readyz")[0] == 503
 
 
 def test_alive_is_not_ready(port: int) -> None:
-    """A process that waits for its broker must not be restarted."""
+    """A process that waits for its broker must not be restarted; one that is stuck must."""
+    STATES.append(State("no broker answers"))
     assert get(port, "/healthz")[::2] == (200, b"alive\n")
+    STATES.append(State("router: has not polled", "router has not polled"))
+    assert get(port, "/healthz")[::2] == (503, b"router has not polled\n")
 
 
 def test_metrics_are_prometheuss(port: int) -> None:
@@ -60,13 +63,14 @@ def test_metrics_are_prometheuss(port: int) -> None:
 @pytest.mark.parametrize("path", ["/", "/metrics/", "/readyz/x", "//healthz", "/../metrics"])
 def test_there_is_nothing_else(path: str) -> None:
     """404 with what there is."""
-    status, _, body = answer(path, lambda: True)
+    status, _, body = answer(path, State)
     assert status == 404
     assert b"/metrics, /healthz and /readyz" in body
 
 
 def test_a_query_changes_nothing(port: int) -> None:
     """Probes of some platforms add one."""
+    STATES.append(State())
     assert get(port, "/healthz?probe=1")[0] == 200
 
 

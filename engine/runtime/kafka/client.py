@@ -15,8 +15,16 @@ from engine.runtime import telemetry
 from engine.runtime.settings import Settings
 
 T = TypeVar("T")
+PARTITION = "TOPIC:PARTITION"
+"""Stands for the partition in what `check` is told to do."""
 Config = dict[str, Any]
 _TRIMMED = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)
+_GONE = (
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.UNKNOWN_TOPIC_ID,
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError._UNKNOWN_PARTITION,
+)
 _UNREACHABLE = (
     KafkaError._TRANSPORT,
     KafkaError._ALL_BROKERS_DOWN,
@@ -27,19 +35,20 @@ _UNREACHABLE = (
 _LOG = telemetry.logger("kafka")
 
 
-_REPORT_EVERY_S = 1.0
+_REPORT_EVERY_S = 10.0
 _reported: dict[str, float] = {}
 
 
-def _report(error: KafkaError) -> None:
-    """Say what a client ran into, at most once a second and kind; LogError if it will not go on by itself."""
+def report(error: KafkaError, event: str = "kafka.trouble") -> None:
+    """Count what a client ran into, say it now and then; LogError if it will not go on by itself."""
     if error.fatal() or error.code() == KafkaError._FATAL:
         raise LogError(_explained(error))
+    telemetry.KAFKA_ERRORS.labels(error.name()).inc()
     now = time.monotonic()
-    if now - _reported.get(error.name(), 0.0) < _REPORT_EVERY_S:
-        return
-    _reported[error.name()] = now
-    _LOG.warning("kafka.trouble", code=error.name(), error=error.str())
+    key = event + error.name()
+    if now - _reported.get(key, -_REPORT_EVERY_S) >= _REPORT_EVERY_S:
+        _reported[key] = now
+        _LOG.warning(event, code=error.name(), error=error.str())
 
 
 def _explained(error: KafkaError) -> str:
@@ -89,9 +98,12 @@ class Cluster:
             **self.options,
             "bootstrap.servers": self.bootstrap,
             "log_level": 2,
-            "error_cb": _report,
+            "error_cb": report,
             "reconnect.backoff.ms": 20,
             "reconnect.backoff.max.ms": 1_000,
+            # all topics are there before we start: one that is missing was deleted
+            "topic.metadata.propagation.max.ms": 5_000,
+            "topic.metadata.refresh.interval.ms": 30_000,
             **{name.replace("_", "."): value for name, value in more.items()},
         }
 
@@ -110,14 +122,17 @@ class Cluster:
         )
 
 
-def check(error: KafkaError) -> None:
+def check(message: Message, error: KafkaError, todo: str = "") -> None:
     """Raise on what cannot pass by itself; librdkafka goes on by itself after the rest."""
+    where = f"{message.topic()}:{message.partition()}"
     if error.code() in _TRIMMED:
         raise TrimmedError(
-            f"an offset is no longer on the log ({error.str()}): records were trimmed before they were read; "
-            "see 'A trimmed topic' in the README's operations"
+            f"{where}: records were trimmed before they were read ({error.str()}). "
+            f"{todo.replace(PARTITION, where)}See 'A trimmed topic' in the README's operations"
         )
-    _report(error)
+    if error.code() in _GONE:
+        raise LogError(f"topic {message.topic()} is gone ({error.str()}): run `hooklog topics check`")
+    report(error)
 
 
 def log_error(what: str, error: KafkaException) -> LogError:
@@ -165,9 +180,9 @@ _PASSING = (
     KafkaError.NOT_COORDINATOR,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-    KafkaError._WAIT_COORD,
     KafkaError.REQUEST_TIMED_OUT,
-    KafkaError._TRANSPORT,
+    *_UNREACHABLE,
+    KafkaError._NOENT,  # "no leaders found" while a broker that came back is not connected yet
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.UNKNOWN_TOPIC_OR_PART,

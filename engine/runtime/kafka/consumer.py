@@ -12,13 +12,24 @@ from confluent_kafka import KafkaError, TopicPartition
 
 from engine.ports import Position, Rebalance, Record
 from engine.ports import TopicPartition as Partition
-from engine.runtime import telemetry
-from engine.runtime.kafka.client import Cluster, Config, check, mapped, persistently, sound, to_record
+from engine.runtime.kafka.client import (
+    PARTITION,
+    Cluster,
+    Config,
+    check,
+    mapped,
+    persistently,
+    report,
+    sound,
+    to_record,
+)
 from engine.runtime.kafka.reader import batch
 from engine.runtime.settings import Settings
+from engine.runtime.vitals import Sign
 
 _WAIT_S = 30
-_LOG = telemetry.logger("kafka")
+MAX_POLL_INTERVAL_S = 300
+"""A member that polls less often has given its partitions up."""
 
 
 def member_config(cluster: Cluster, group: str, settings: Settings) -> Config:
@@ -33,7 +44,7 @@ def member_config(cluster: Cluster, group: str, settings: Settings) -> Config:
         fetch_error_backoff_ms=20,
         queued_min_messages=10_000,
         queued_max_messages_kbytes=16_384,
-        max_poll_interval_ms=300_000,
+        max_poll_interval_ms=MAX_POLL_INTERVAL_S * 1000,
     )
     if settings.group_protocol == "classic":
         config |= {
@@ -48,9 +59,17 @@ def member_config(cluster: Cluster, group: str, settings: Settings) -> Config:
 class KafkaConsumer:
     """ports.Consumer on Kafka. Rebalance callbacks run inside `poll`."""
 
-    def __init__(self, cluster: Cluster, config: Config, topics: Sequence[str], rebalance: Rebalance) -> None:
+    def __init__(
+        self, cluster: Cluster, config: Config, topics: Sequence[str], rebalance: Rebalance, sign: Sign
+    ) -> None:
         self._cluster = cluster
         self._rebalance = rebalance
+        self._sign = sign
+        self._todo = (
+            "When it is known what is lost, stop the group and let it go on where the log begins: "
+            f"kafka-consumer-groups.sh --bootstrap-server {cluster.bootstrap} --group {config['group.id']}"
+            f" --topic {PARTITION} --reset-offsets --to-earliest --execute. "
+        )
         self._sent: deque[float] = deque()
         self._lease = 0.0
         self._paused: set[Partition] = set()
@@ -66,6 +85,7 @@ class KafkaConsumer:
         """Up to `limit` records; waits at most `timeout` seconds for the first."""
         records = []
         skip = len(self._cluster.prefix)
+        self._sign.polled = time.monotonic()
         with mapped("the log could not be polled"):
             messages = batch(self._client, timeout, limit)
         for message in messages:
@@ -73,7 +93,7 @@ class KafkaConsumer:
             if error is None:
                 records.append(to_record(message, skip))
             else:
-                check(error)
+                check(message, error, self._todo)
         return records
 
     def committed(self, partitions: Sequence[Partition]) -> dict[Partition, Position | None]:
@@ -95,13 +115,18 @@ class KafkaConsumer:
         if not offsets:
             return
         sent = time.monotonic()
+        self._sign.asked(sent)
         with mapped("a commit was refused"):
             if wait:
                 sound(self._client.commit(offsets=offsets, asynchronous=False))
-                self._lease = max(self._lease, sent)
+                self._acknowledged(sent)
             else:
                 self._client.commit(offsets=offsets, asynchronous=True)
                 self._sent.append(sent)
+
+    def _acknowledged(self, sent: float) -> None:
+        self._lease = max(self._lease, sent)
+        self._sign.waits_since = self._sent[0] if self._sent else None
 
     @property
     def lease(self) -> float:
@@ -133,11 +158,12 @@ class KafkaConsumer:
         sent = self._sent.popleft()
         failed = error or next((p.error for p in partitions if p.error), None)
         if failed is None:
-            self._lease = max(self._lease, sent)
+            self._acknowledged(sent)
         else:
-            _LOG.warning("kafka.commit_failed", error=str(failed))
+            report(failed, "kafka.commit_refused")
 
     def _on_assign(self, client: Client, partitions: list[TopicPartition]) -> None:
+        self._sign.joined = True
         if partitions:
             starts = self._rebalance.assigned([self._cluster.bare(p) for p in partitions])
             client.incremental_assign([self._cluster.at(at, offset) for at, offset in starts.items()])
@@ -145,9 +171,15 @@ class KafkaConsumer:
     def _on_revoke(self, client: Client, partitions: list[TopicPartition]) -> None:
         bare = [self._cluster.bare(p) for p in partitions]
         self._rebalance.revoked(bare)
-        self._paused.difference_update(bare)
+        self._forget(bare)
 
     def _on_lost(self, client: Client, partitions: list[TopicPartition]) -> None:
         bare = [self._cluster.bare(p) for p in partitions]
         self._rebalance.lost(bare)
-        self._paused.difference_update(bare)
+        self._sign.joined = False
+        self._forget(bare)
+
+    def _forget(self, partitions: Sequence[Partition]) -> None:
+        """Of these nothing is paused any more, and no commit is waited for."""
+        self._paused.difference_update(partitions)
+        self._sign.waits_since = None

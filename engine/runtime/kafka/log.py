@@ -13,10 +13,11 @@ from engine.ports import TopicPartition as Partition
 from engine.runtime import telemetry
 from engine.runtime.kafka.check import faults
 from engine.runtime.kafka.client import Cluster, mapped
-from engine.runtime.kafka.consumer import KafkaConsumer, member_config
+from engine.runtime.kafka.consumer import MAX_POLL_INTERVAL_S, KafkaConsumer, member_config
 from engine.runtime.kafka.producer import KafkaProducer, KafkaTransactions
 from engine.runtime.kafka.reader import KafkaFollower, KafkaReader
 from engine.runtime.settings import Settings
+from engine.runtime.vitals import Kind, Limits, Sign, State, judge
 
 _ASK_S = 0.5
 """How long one question takes at most: a signal is handled between two."""
@@ -34,6 +35,8 @@ class KafkaLog:
         self._cluster = Cluster.of(settings)
         self._admin = connect(self._cluster, settings.kafka_wait_s)
         self._partitions: dict[str, int] = {}
+        self.signs: list[Sign] = []
+        """What the clients made here have noted."""
 
     def check(self) -> None:
         """LogError if a topic is not as records need it; what else is wrong is only logged."""
@@ -62,15 +65,15 @@ class KafkaLog:
         config = member_config(self._cluster, group, self.settings)
         if patience_ms:
             config |= {"fetch.wait.max.ms": patience_ms, "fetch.min.bytes": PATIENT_BYTES}
-        return KafkaConsumer(self._cluster, config, topics, rebalance)
+        return KafkaConsumer(self._cluster, config, topics, rebalance, self._sign("member", group))
 
     def producer(self, *, linger_ms: float = 0) -> KafkaProducer:
         """Make a producer whose connection is up."""
-        return KafkaProducer(self._cluster, linger_ms)
+        return KafkaProducer(self._cluster, linger_ms, self._sign("producer"))
 
     def transactions(self, name: str) -> KafkaTransactions:
         """Write transactions as `name`."""
-        return KafkaTransactions(self._cluster, name)
+        return KafkaTransactions(self._cluster, name, self._sign("transactions"))
 
     def reader(self) -> KafkaReader:
         """Make a reader whose connection is up."""
@@ -78,9 +81,25 @@ class KafkaLog:
         reader.warm([("attempts", partition) for partition in range(self.partitions("attempts"))])
         return reader
 
-    def follower(self, starts: Mapping[Partition, int]) -> KafkaFollower:
-        """Follow from `starts` on."""
-        return KafkaFollower(self._cluster, starts)
+    def follower(self, starts: Mapping[Partition, int], *, ahead_kb: int = 16_384) -> KafkaFollower:
+        """Follow from `starts` on; at most about `ahead_kb` are fetched before they are polled."""
+        return KafkaFollower(self._cluster, starts, ahead_kb)
+
+    def _sign(self, kind: Kind, group: str = "") -> Sign:
+        sign = Sign(kind, group)
+        self.signs.append(sign)
+        return sign
+
+    # -- how it goes -------------------------------------------------------------------
+
+    def answers(self) -> bool:
+        """Whether a broker answers now; takes half a second when none does."""
+        return _answers(self._admin, _ASK_S)
+
+    def state(self) -> State:
+        """What keeps this process from working now, by what its clients noted."""
+        session_s = self.settings.session_timeout_s
+        return judge(self.signs, time.monotonic(), Limits(session_s / 2, session_s, MAX_POLL_INTERVAL_S))
 
 
 def connect(cluster: Cluster, limit_s: float) -> AdminClient:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, cast
@@ -14,6 +15,7 @@ from engine.ports import TopicPartition as Partition
 from engine.runtime.kafka.client import Cluster, Config, log_error, mapped
 from engine.runtime.kafka.consumer import KafkaConsumer
 from engine.runtime.topics import MESSAGE_MAX
+from engine.runtime.vitals import Sign
 
 _TRANSACTION_TIMEOUT_MS = 10_000
 _WAIT_S = 30
@@ -23,12 +25,6 @@ _QUEUE: Config = {
     "queue.buffering.max.kbytes": QUEUE_KBYTES,
     "queue.buffering.max.messages": 1_000_000,
 }
-
-
-def _tell(acknowledged: Acknowledged, error: KafkaError | None, message: Message) -> None:
-    if error is not None:
-        raise LogError(f"a record for {message.topic()} was refused: {error.str()}")
-    acknowledged(cast(int, message.offset()))
 
 
 def _produce(client: Client, topic: str, output: Output, **more: Any) -> None:
@@ -51,8 +47,11 @@ def _produce(client: Client, topic: str, output: Output, **more: Any) -> None:
 class KafkaProducer:
     """ports.Producer on Kafka. A record that is finally refused raises from `poll`."""
 
-    def __init__(self, cluster: Cluster, linger_ms: float) -> None:
+    def __init__(self, cluster: Cluster, linger_ms: float, sign: Sign) -> None:
         self._topics = _Topics(cluster)
+        self._sign = sign
+        self._answered = False
+        """Whether something was acknowledged since that was last looked at."""
         self._client = Client(
             _QUEUE
             | cluster.config(
@@ -71,15 +70,31 @@ class KafkaProducer:
     def send(self, output: Output, acknowledged: Acknowledged) -> None:
         """Queue it; QueueFullError if there is no room."""
         topic = self._topics.full(output.topic)
-        _produce(self._client, topic, output, on_delivery=partial(_tell, acknowledged))
+        _produce(self._client, topic, output, on_delivery=partial(self._tell, acknowledged))
+        if self._sign.waits_since is None:
+            self._sign.asked(time.monotonic())
+
+    def _tell(self, acknowledged: Acknowledged, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            raise LogError(
+                f"a record for {message.topic()} was refused ({error.str()}): "
+                "its input is not committed, so it is done again after the restart"
+            )
+        self._answered = True
+        acknowledged(cast(int, message.offset()))
 
     def poll(self, timeout: float = 0) -> None:
         """Run the callbacks of what has been acknowledged."""
         self._client.poll(timeout)
+        if self._answered:
+            self._answered = False
+            self._sign.waits_since = time.monotonic() if len(self._client) else None
 
     def flush(self, timeout: float) -> bool:
         """True when everything sent is acknowledged."""
-        return self._client.flush(timeout) == 0
+        left = self._client.flush(timeout)
+        self.poll()
+        return left == 0
 
     def __len__(self) -> int:
         return len(self._client)
@@ -102,8 +117,9 @@ class _Topics(dict[str, str]):
 class KafkaTransactions:
     """ports.Transactions on Kafka; taking the name fences its last owner."""
 
-    def __init__(self, cluster: Cluster, name: str) -> None:
+    def __init__(self, cluster: Cluster, name: str, sign: Sign) -> None:
         self._cluster = cluster
+        self._sign = sign
         self._client = Client(
             _QUEUE
             | cluster.config(
@@ -118,6 +134,7 @@ class KafkaTransactions:
     def write(self, outputs: Sequence[Output], consumed: Mapping[Partition, int], consumer: Consumer) -> None:
         """One transaction: all of it or nothing; of a commit that failed only a restart tells which."""
         assert isinstance(consumer, KafkaConsumer)
+        self._sign.asked(time.monotonic())
         with mapped("a transaction failed and left nothing behind"):
             self._client.begin_transaction()
             for output in outputs:
@@ -126,3 +143,4 @@ class KafkaTransactions:
             self._client.send_offsets_to_transaction(offsets, consumer.group_metadata(), _WAIT_S)
         with mapped("a transaction's commit failed, and may have succeeded all the same"):
             self._client.commit_transaction(_WAIT_S)
+        self._sign.waits_since = None

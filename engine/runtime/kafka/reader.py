@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import cast
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, Message, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from engine.ports import LogError, Record
 from engine.ports import TopicPartition as Partition
-from engine.runtime.kafka.client import Cluster, check, persistently, to_record
+from engine.runtime.kafka.client import Cluster, check, persistently, sound, to_record
 
 _TIMEOUT_S = 30
 STALLED_S = 60.0
@@ -27,6 +28,7 @@ class KafkaReader:
         self._cluster = cluster
         self._consumer = Consumer(cluster.reader_config())
         self._admin = AdminClient(cluster.config())
+        self._groups: dict[str, Consumer] = {}
 
     def starts(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
         """First offset still on the log."""
@@ -52,13 +54,36 @@ class KafkaReader:
         futures = self._admin.list_offsets(
             wanted, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=_TIMEOUT_S
         )
-        return {self._cluster.bare(at): future.result().offset for at, future in futures.items()}
+        try:
+            return {self._cluster.bare(at): future.result().offset for at, future in futures.items()}
+        except KafkaException:
+            self._learn_leaders()
+            raise
+
+    def _learn_leaders(self) -> None:
+        """Ask anew: for 15 minutes librdkafka asks a former leader, or a restarted one by its old epoch."""
+        with suppress(KafkaException):
+            self._admin.list_topics(timeout=1)
 
     def read(self, starts: Mapping[Partition, int]) -> Iterator[Record]:
         """Everything from each start to the end of its partition when this is called."""
         ends = self.ends(list(starts))
         unread = {at: start for at, start in starts.items() if start != ends[at]}
         return between(self._consumer, self._cluster, unread, ends)
+
+    def committed(self, group: str, partitions: Sequence[Partition]) -> dict[Partition, int | None]:
+        """Where a group goes on; None where it never committed."""
+        if group not in self._groups:
+            # a member-less consumer: the admin client's calls for this crash in confluent-kafka 2.16
+            config = self._cluster.config(group_id=self._cluster.full(group), enable_auto_commit=False)
+            self._groups[group] = Consumer(config)
+        member, wanted = self._groups[group], [self._cluster.at(at) for at in partitions]
+        found = persistently(
+            "commits could not be read",
+            lambda: sound(member.committed(wanted, timeout=_TIMEOUT_S)),
+            _TIMEOUT_S,
+        )
+        return {self._cluster.bare(at): at.offset if at.offset >= 0 else None for at in found}
 
     def warm(self, partitions: Sequence[Partition]) -> None:
         """Connect and fetch once, so that the first read is as fast as any."""
@@ -68,8 +93,9 @@ class KafkaReader:
             pass
 
     def close(self) -> None:
-        """Close the connection."""
-        self._consumer.close()
+        """Close the connections."""
+        for consumer in (self._consumer, *self._groups.values()):
+            consumer.close()
 
 
 def between(
@@ -115,11 +141,16 @@ def _below(left: dict[Partition, int], record: Record) -> Iterator[Record]:
 class KafkaFollower:
     """ports.Follower on Kafka."""
 
-    def __init__(self, cluster: Cluster, starts: Mapping[Partition, int]) -> None:
+    def __init__(self, cluster: Cluster, starts: Mapping[Partition, int], ahead_kb: int) -> None:
         self._cluster = cluster
+        own = {"fetch.wait.max.ms": _FOLLOW_MS, "queued.max.messages.kbytes": ahead_kb}
+        self._consumer = Consumer({**cluster.reader_config(), **own})
+        self.move(starts)
+
+    def move(self, starts: Mapping[Partition, int]) -> None:
+        """Follow these from now on, from these offsets, and nothing else."""
         self._behind = set(starts)
-        self._consumer = Consumer({**cluster.reader_config(), "fetch.wait.max.ms": _FOLLOW_MS})
-        self._consumer.assign([cluster.at(at, offset) for at, offset in starts.items()])
+        self._consumer.assign([self._cluster.at(at, offset) for at, offset in starts.items()])
 
     def poll(self, timeout: float, limit: int) -> list[Record]:
         """What has been appended since, at most `limit` records."""
@@ -156,5 +187,5 @@ def end_of(message: Message, cluster: Cluster) -> Partition | None:
         return None
     if error.code() == KafkaError._PARTITION_EOF:
         return cluster.bare(TopicPartition(cast(str, message.topic()), cast(int, message.partition())))
-    check(error)
+    check(message, error)
     return None
