@@ -42,7 +42,7 @@ class Scan:
         follower = self._aim(min(self.position if lane.behind is None else lane.behind for lane in hungry))
         start, records = self.position, follower.poll(0, limit)
         for record in records:
-            self._pass(record, take, most)
+            self._pass(record, start, take, most)
         if records:
             self.position = records[-1].offset + 1
         for lane in hungry:
@@ -68,12 +68,13 @@ class Scan:
         self.position = target
         return self._follower
 
-    def _pass(self, record: Record, take: Take, most: int) -> None:
+    def _pass(self, record: Record, start: int, take: Take, most: int) -> None:
+        """Hand a record to its lane; `start` is where this reading began."""
         lane = self._lanes.get(record.key or b"")
         if lane is None or not lane.is_parked or lane.until is not None:
             return
-        if lane.behind is not None and record.offset < lane.behind:
-            return
+        if lane.behind is not None and not start <= lane.behind <= record.offset:
+            return  # it has had this one, or lacks one that came before
         if lane.room(most) <= 0:
             self._missed.add(lane.key)
             if lane.behind is None:

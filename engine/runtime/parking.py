@@ -54,6 +54,7 @@ class Parked:
         "changed_s",
         "circuit",
         "drained",
+        "drained_to",
         "floor",
         "found",
         "handed",
@@ -84,6 +85,8 @@ class Parked:
         """Offset that the scan must come back to for this lane; None while they are in step."""
         self.until: int | None = None
         """Once unparking: what lies below is the drain's, the rest comes on its own again."""
+        self.drained_to = 0
+        """Everything below has been drained before: what was on its way to the lane then is no news."""
         self.drained: deque[Input] = deque()
         self.found: set[int] = set()
         """Offsets behind the cursor that were attempted before."""
@@ -98,6 +101,11 @@ class Parked:
     def endpoint_id(self) -> str:
         """The endpoint."""
         return self.key.decode()
+
+    @property
+    def stands(self) -> tuple[bool, int]:
+        """What changes when it parks, or parks again."""
+        return self.is_parked, self._covered_from
 
     def room(self, most: int) -> int:
         """How many more deliveries the lane takes now, if no more than `most` may wait in it."""
@@ -117,7 +125,7 @@ class Parked:
     def begin(self, first: int, found: Iterable[int]) -> None:
         """Park, from offset `first` on."""
         if not self.is_parked:
-            self.is_parked, self.behind = True, first
+            self.is_parked, self.behind = True, max(first, self.drained_to)
             self.found |= set(found)
         elif self.until is not None:
             # what came on its own in between is the commit's, and lies behind the cursor all the same
@@ -182,25 +190,33 @@ class Parking:
             del self.lanes[at]
         if not processor.holds_lease(self._context.settings.session_timeout_s / 2):
             return
+        changed: dict[bytes, Parked] = {}
         while self._asked:
             parked, inputs, drained = self._asked.popleft()
-            if processor.progress.owned.get(parked.owned.at) is parked.owned:
-                self._see_to(parked, inputs, drained)
-                self._write(parked, processor, scanned(parked))
+            if processor.progress.owned.get(parked.owned.at) is not parked.owned:
+                continue
+            if self._see_to(parked, inputs, drained):
+                changed[parked.key] = parked
+        for parked in changed.values():
+            self._write(parked, processor, scanned(parked))
         now = self._context.clock.monotonic()
         if now - self._looked >= WRITE_EVERY_S:
             self._looked = now
             self._look(processor, scanned)
 
-    def _see_to(self, parked: Parked, inputs: Sequence[Input], drained: Sequence[Input]) -> None:
+    def _see_to(self, parked: Parked, inputs: Sequence[Input], drained: Sequence[Input]) -> bool:
+        """Do what was asked; whether there is something to write down."""
         parked.heard += 1
         self._keep(parked)
+        before = parked.stands
         if drained:
             parked.take_back(drained)
         if inputs:
             parked.begin(inputs[0].offset, _found_behind(parked.owned, inputs[0].offset))
             for taken in inputs:
                 parked.pass_over(taken)
+        said = parked.written.circuit if parked.written else "closed"
+        return parked.stands != before or parked.circuit.state != said
 
     def _keep(self, parked: Parked) -> None:
         self.lanes[parked.owned.at][parked.key] = parked
@@ -302,7 +318,7 @@ def _end_if_drained(parked: Parked) -> None:
     if all(taken.done for taken in parked.drained):
         parked.drained.clear()
         parked.found.clear()
-        parked.is_parked, parked.until, parked.behind = False, None, None
+        parked.is_parked, parked.drained_to, parked.until, parked.behind = False, parked.until, None, None
 
 
 def _with_cursor(lane: Lane, parked: Parked, attempts_end: int, scanned: int) -> Lane:

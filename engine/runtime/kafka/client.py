@@ -117,6 +117,7 @@ class Cluster:
             enable_partition_eof=True,
             fetch_wait_max_ms=20,
             fetch_error_backoff_ms=20,
+            fetch_queue_backoff_ms=20,
             queued_min_messages=20_000,
             queued_max_messages_kbytes=16_384,
         )

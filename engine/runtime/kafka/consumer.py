@@ -42,6 +42,7 @@ def member_config(cluster: Cluster, group: str, settings: Settings) -> Config:
         isolation_level="read_committed",
         fetch_wait_max_ms=500,
         fetch_error_backoff_ms=20,
+        fetch_queue_backoff_ms=20,
         queued_min_messages=10_000,
         queued_max_messages_kbytes=16_384,
         max_poll_interval_ms=MAX_POLL_INTERVAL_S * 1000,
