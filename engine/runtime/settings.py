@@ -71,7 +71,7 @@ class Settings(BaseSettings):
 
     in_flight: int = Field(512, ge=1, description="Requests in flight, a dispatcher process.")
     endpoint_in_flight: int = Field(64, ge=1, description="Requests in flight, an endpoint and process.")
-    waiting: int = Field(5_000, ge=1, description="Deliveries taken in and not yet sent, a process.")
+    waiting: int = Field(20_000, ge=1, description="Deliveries taken in and not yet sent, a process.")
     waiting_bytes: int = Field(64 << 20, ge=1, description="The same in bytes.")
     duplicate_window_s: float = Field(3600, description="How long a message id is remembered, seconds.")
     duplicate_window_max: int = Field(500_000, description="How many message ids, a router process.")
