@@ -11,6 +11,7 @@ from engine.api.auth import Authenticated, Needed
 from engine.api.models import AccountingAnswer
 from engine.api.problems import Problem
 from engine.core.profile import rfc3339
+from engine.runtime.kafka.log import KafkaLog
 
 router = APIRouter(tags=["system"])
 
@@ -48,4 +49,7 @@ async def readyz(services: Needed) -> dict[str, str]:
     """Answer 200 while the API follows the log."""
     if not services.is_ready:
         raise Problem(503, "the API no longer follows the log and is about to stop")
+    log = services.context.log
+    if isinstance(log, KafkaLog) and not await asyncio.to_thread(log.answers):
+        raise Problem(503, "no Kafka broker answers")
     return {"status": "ready"}

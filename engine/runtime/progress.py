@@ -264,6 +264,7 @@ class Progress:
     def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
         """Read back what was written for the new partitions; return where to start."""
         assert self._consumer is not None
+        self._drain(())  # what we sent before a loss must be there to be read back
         committed = self._consumer.committed(partitions)
         new = {at: self._own(at, position) for at, position in committed.items()}
         self._read_back(new)
