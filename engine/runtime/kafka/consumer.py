@@ -181,6 +181,12 @@ class KafkaConsumer:
         self._forget(bare)
 
     def _forget(self, partitions: Sequence[Partition]) -> None:
-        """Of these nothing is paused any more, and no commit is waited for."""
-        self._paused.difference_update(partitions)
+        """Of these nothing is paused any more, and no commit is waited for.
+
+        librdkafka keeps a pause over a loss: without a resume the partition stays still when it comes back.
+        """
+        paused = self._paused.intersection(partitions)
+        if paused:
+            self._client.resume([self._cluster.at(at) for at in paused])
+        self._paused -= paused
         self._sign.waits_since = None
