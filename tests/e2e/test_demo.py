@@ -109,7 +109,7 @@ def test_every_receiver_sees_all_it_should_and_nothing_else(tmp_path: Path) -> N
 @pytest.mark.e2e
 @pytest.mark.parametrize("group", ["control", "dispatcher"])
 def test_a_killed_group_loses_nothing(tmp_path: Path, group: str) -> None:
-    """SIGKILL in the middle of it: the supervisor restarts it, the books balance (the rest: test_chaos.py)."""
+    """SIGKILL in the middle of it: the supervisor restarts it and the books still balance."""
     with demo(tmp_path / "demo") as running:
         assert wait_until(lambda: running.requests() > 50 or running.process.poll() is not None, _LIMIT_S)
         os.kill(running.group(group), signal.SIGKILL)
