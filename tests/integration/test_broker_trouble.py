@@ -51,8 +51,10 @@ def groups(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def test_a_killed_broker_is_waited_for(broker: Broker, groups: Groups) -> None:
-    """Away longer than a session: not ready, alive, and on again without a restart when it is back."""
-    pids = groups.supervisor.pids()
+    """Away longer than a session: not ready, alive, and on again by itself when it is back.
+
+    A commit that was under way when the broker died may be fenced then, which ends the process: it restarts.
+    """
     with loaded(groups):
         wait_for_work(groups)
         broker.kill()
@@ -65,7 +67,6 @@ def test_a_killed_broker_is_waited_for(broker: Broker, groups: Groups) -> None:
         for name in WORKING:
             groups.wait_for(name, 200)
     groups.wait_delivered()
-    assert groups.supervisor.pids() == pids
 
 
 def wait_for_work(groups: Groups) -> None:

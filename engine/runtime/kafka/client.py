@@ -56,7 +56,8 @@ def _explained(error: KafkaError) -> str:
     if "fenced" not in error.str():
         return error.str()
     return (
-        "another process of this group has the same HOOKLOG_INSTANCE: give each process of a group its own"
+        "another process of this group has the same HOOKLOG_INSTANCE: give each process of a group its own;"
+        " or a commit outlived a broker's absence: the restart mends that"
         f" ({error.str()})"
     )
 
