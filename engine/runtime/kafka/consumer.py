@@ -28,8 +28,6 @@ from engine.runtime.settings import Settings
 from engine.runtime.vitals import Sign
 
 _WAIT_S = 30
-_UNANSWERED_S = 5
-"""While a commit is not answered, the next one waits so long."""
 MAX_POLL_INTERVAL_S = 300
 """A member that polls less often has given its partitions up."""
 
@@ -118,8 +116,6 @@ class KafkaConsumer:
         if not offsets:
             return
         sent = time.monotonic()
-        if not wait and self._sent and sent - self._sent[-1] < _UNANSWERED_S:
-            return  # those that queue up while the broker is away carry an old membership, which is fenced
         self._sign.asked(sent)
         with mapped("a commit was refused"):
             if wait:
