@@ -128,7 +128,7 @@ class Intake:
 
     def _is_parked(self, taken: Input, record: Record) -> bool:
         """Whether a parked lane answers for the record."""
-        parked = self.parking.of(taken.owner.at).get(record.key or b"")
+        parked = self.parking.lanes[taken.owner.at].get(record.key or b"")
         if parked is None or not parked.holds(record.offset):
             return False
         parked.pass_over(taken)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -18,7 +19,7 @@ from engine.ports import Output, Reader, Record, TopicPartition
 from engine.runtime import telemetry
 from engine.runtime.context import Context
 from engine.runtime.processor import Processor
-from engine.runtime.progress import Input, Owned, Progress
+from engine.runtime.progress import Input, Owned, Progress, settle_elsewhere
 from schemas import headers
 
 WRITE_EVERY_S = 1.0
@@ -180,10 +181,6 @@ class Parking:
         parked.asked += 1
         self._asked.append((parked, inputs, drained))
 
-    def of(self, at: TopicPartition) -> dict[bytes, Parked]:
-        """Lanes of a partition by key."""
-        return self.lanes[at]
-
     def step(self, processor: Processor, scanned: Callable[[Parked], int]) -> None:
         """See to what was asked; write snapshots that are due, while the lease holds."""
         for at in self.lanes.keys() - processor.progress.owned.keys():
@@ -300,9 +297,7 @@ class Parking:
         if parked is None or cause is None or cause[:2] != owned.at:
             return
         parked.found.add(cause[2])
-        for taken in parked.drained:
-            if taken.offset == cause[2] and not taken.begun:
-                taken.done = True
+        settle_elsewhere(parked.drained, cause[2])
 
 
 def _found_behind(owned: Owned, first: int) -> set[int]:
@@ -332,26 +327,15 @@ def _with_cursor(lane: Lane, parked: Parked, attempts_end: int, scanned: int) ->
         under_way.append(parked.floor[1])
     parked.found = {offset for offset in parked.found if offset >= cursor}
     done = parked.found | {taken.offset for taken in parked.drained if taken.done}
-    return Lane(
-        lane.endpoint_id,
-        lane.tenant,
-        True,
-        cursor,
-        min([attempts_end, *under_way]),
-        tuple(sorted(done)),
-        lane.circuit,
-        lane.opened,
-        lane.probe_at,
-        lane.changed_at,
-        lane.worker,
-    )
+    attempts_from = min([attempts_end, *under_way])
+    return replace(lane, cursor=cursor, attempts_from=attempts_from, done=tuple(sorted(done)))
 
 
 def _restored(owned: Owned, lane: Lane, start: int) -> Parked:
     parked = Parked(owned, lane.endpoint_id, lane.tenant)
-    parked.circuit = Circuit(lane.circuit, opened=lane.opened, probe_at=lane.probe_at)
-    if lane.circuit == "half_open":  # its probe died with the process that made it
-        parked.circuit = Circuit("open", opened=lane.opened, probe_at=lane.probe_at)
+    # the probe of a half-open circuit died with the process that made it
+    state = "open" if lane.circuit == "half_open" else lane.circuit
+    parked.circuit = Circuit(state, opened=lane.opened, probe_at=lane.probe_at)
     parked.written = lane
     if lane.parked:
         parked.begin(max(lane.cursor, start), lane.done)

@@ -13,7 +13,7 @@ Everything here runs on the thread that polls the consumer.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
@@ -119,6 +119,13 @@ Recover = Callable[[Owned, int, Record], None]
 def mark_found(owned: Owned, offset: int, output: Record) -> None:
     """For groups that write one output an input: finding it is enough."""
     owned.found[offset] = True
+
+
+def settle_elsewhere(inputs: Iterable[Input], offset: int) -> None:
+    """Somebody else has done the input at an offset: it is done, unless we have begun it ourselves."""
+    for taken in inputs:
+        if taken.offset == offset and not taken.begun:
+            taken.done = True
 
 
 def _nothing(owned: Owned) -> None:
@@ -357,9 +364,7 @@ class Progress:
             return
         if cause[2] >= owned.next:
             self._flow.recover(owned, cause[2], output)
-        for taken in owned.open:
-            if taken.offset == cause[2] and not taken.begun:
-                taken.done = True
+        settle_elsewhere(owned.open, cause[2])
         self._flow.seen(owned, output)
 
     def revoked(self, partitions: Sequence[TopicPartition]) -> None:

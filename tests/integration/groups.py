@@ -19,7 +19,7 @@ from engine.core.change import CreateEndpoint, EndpointSettings, SealedSecret
 from engine.core.model import AttemptFinished, MessagePublished, RoutedBatch
 from engine.core.routing import delivery_id, partition_of
 from engine.dev.keys import new_master_key
-from engine.dev.process import free_port, spawn, stop, wait_until
+from engine.dev.process import free_port, wait_until
 from engine.dev.supervisor import Program, Supervisor, http_ready
 from engine.ports import Output, Record
 from engine.runtime.kafka import KafkaAdmin, KafkaLog
@@ -233,15 +233,3 @@ def loaded(groups: Groups, rate: float = 100) -> Iterator[Load]:
         yield load
     finally:
         load.stop()
-
-
-@contextmanager
-def receiver(folder: Path) -> Iterator[str]:
-    """URL of a receiver that answers 204 and counts."""
-    log = folder / "receiver.log"
-    process = spawn([sys.executable, "-m", "engine.dev.bench.receiver"], log)
-    try:
-        assert wait_until(lambda: log.exists() and log.read_bytes().endswith(b"\n"), LIMIT_S)
-        yield f"http://127.0.0.1:{int(log.read_text())}"
-    finally:
-        stop(process, 5)

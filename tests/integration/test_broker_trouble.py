@@ -14,6 +14,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from engine.dev.bench.scenario import receiver
 from engine.dev.broker import Broker
 from engine.dev.process import wait_until
 from engine.ports import Output
@@ -21,7 +22,7 @@ from engine.runtime.kafka import KafkaLog
 from engine.runtime.kafka.client import Cluster
 from engine.runtime.kafka.reader import KafkaReader
 from engine.runtime.settings import Settings
-from tests.integration.groups import LIMIT_S, Groups, Load, loaded, receiver
+from tests.integration.groups import LIMIT_S, Groups, Load, loaded
 
 pytestmark = pytest.mark.integration
 

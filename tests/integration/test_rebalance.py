@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from engine.dev.bench.scenario import receiver
 from engine.dev.process import wait_until
-from tests.integration.groups import LIMIT_S, Groups, loaded, receiver
+from tests.integration.groups import LIMIT_S, Groups, loaded
 
 pytestmark = pytest.mark.integration
 
