@@ -19,7 +19,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from fastavro import parse_schema, schemaless_reader, schemaless_writer
 from fastavro.schema import fingerprint, to_parsing_canonical_form
 
-from engine.core import change, endpoint, lane, model
+from engine.core import change, directory, endpoint, health, lane, model, notice, replay
 
 MARKER = b"\xc3\x01"
 PREFIX_BYTES = 10
@@ -36,8 +36,6 @@ RECORDS: tuple[type, ...] = (
     model.AttemptFinished,
     model.InvalidRecord,
     endpoint.Endpoint,
-    endpoint.Tenant,
-    endpoint.DataKey,
     lane.Lane,
     change.CreateEndpoint,
     change.UpdateEndpoint,
@@ -49,8 +47,38 @@ RECORDS: tuple[type, ...] = (
     change.EndpointEnabled,
     change.EndpointDisabled,
     change.EndpointDeleted,
-    change.TenantCreated,
+    change.RotateSecret,
+    change.SecretRotated,
     change.CommandRejected,
+    directory.Tenant,
+    directory.DataKey,
+    directory.ApiKey,
+    directory.EventType,
+    directory.CreateTenant,
+    directory.DeleteTenant,
+    directory.CreateKey,
+    directory.RevokeKey,
+    directory.PutEventType,
+    directory.DeleteEventType,
+    directory.RewrapDataKey,
+    directory.TenantCreated,
+    directory.TenantDeleted,
+    directory.KeyCreated,
+    directory.KeyRevoked,
+    directory.EventTypePut,
+    directory.EventTypeDeleted,
+    directory.DataKeyRewrapped,
+    replay.Resend,
+    replay.SendTest,
+    replay.StartReplay,
+    replay.CancelReplay,
+    replay.ReplayStarted,
+    replay.ReplayFinished,
+    replay.ReplayCancelled,
+    replay.Replay,
+    replay.ResentBatch,
+    health.EndpointHealth,
+    notice.Notice,
 )
 """Every record of the log, in no order that matters."""
 

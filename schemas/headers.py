@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from engine.core.model import AttemptFinished
+from engine.core.model import AttemptFinished, DeliveryScheduled
 from engine.ports import Record
 
 CAUSE = "cause"
@@ -16,6 +16,8 @@ CAUSE = "cause"
 DELIVERY = "delivery"
 ATTEMPT = "attempt"
 DECISION = "decision"
+TRIGGER = "trigger"
+"""On deliveries and attempts that are test sends: `test`. Nothing else has it."""
 ERROR_CLASS = "error_class"
 DISABLES = "disables"
 """The endpoint's version that this attempt's answer disables."""
@@ -27,6 +29,10 @@ VIEW = "view"
 """On `messages`, by the API: partition:offset of `endpoints` that it had read up to for the tenant."""
 RANGE = "range"
 """first-last offsets of a RoutedBatch."""
+
+TEST = b"test"
+_VIEW_MAX = 40
+"""Characters of a view: anybody may write to `messages`, and Python refuses to read long numbers."""
 
 Coordinates = tuple[str, int, int]
 
@@ -63,13 +69,27 @@ def view(partition: int, offset: int) -> bytes:
 def parse_view(value: bytes) -> tuple[int, int] | None:
     """Undo `view`; None for anything else."""
     partition, _, offset = value.partition(b":")
-    return (int(partition), int(offset)) if partition.isdigit() and offset.isdigit() else None
+    is_sound = len(value) <= _VIEW_MAX and partition.isdigit() and offset.isdigit()
+    return (int(partition), int(offset)) if is_sound else None
 
 
 def attempt_key(found: Mapping[str, bytes]) -> bytes | None:
     """Return what tells one attempt of one delivery from all others; None if the headers do not say."""
     delivery, attempt = found.get(DELIVERY), found.get(ATTEMPT)
     return None if not delivery or not attempt else delivery + b"/" + attempt
+
+
+def is_test(found: Mapping[str, bytes]) -> bool:
+    """Whether the record is of a test send: no lane holds it up, and it is tried once."""
+    return found.get(TRIGGER) == TEST
+
+
+def of_delivery(delivery: DeliveryScheduled, cause: bytes) -> dict[str, bytes]:
+    """What the dispatcher needs to know of a delivery without decoding it."""
+    found = {CAUSE: cause, DELIVERY: delivery.delivery_id.encode(), ATTEMPT: b"%d" % delivery.attempt}
+    if delivery.trigger == "test":
+        found[TRIGGER] = TEST
+    return found
 
 
 def of_attempt(record: AttemptFinished, cause: bytes) -> dict[str, bytes]:
@@ -80,6 +100,8 @@ def of_attempt(record: AttemptFinished, cause: bytes) -> dict[str, bytes]:
         ATTEMPT: b"%d" % record.attempt,
         DECISION: record.decision.encode(),
     }
+    if record.trigger == "test":
+        found[TRIGGER] = TEST
     if record.error_class:
         found[ERROR_CLASS] = record.error_class.encode()
     if record.disables:

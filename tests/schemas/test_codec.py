@@ -13,7 +13,7 @@ from fastavro.schema import to_parsing_canonical_form
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.core.endpoint import Tenant
+from engine.core.directory import Tenant
 from engine.core.model import DeliveryScheduled, MessagePublished, Routing
 from schemas import headers
 from schemas.codec import (
@@ -33,7 +33,7 @@ from tests.schemas.values import frozen, plain
 CODEC = Codec()
 REQUIRED = {"MessagePublished": {"tenant", "id", "event_type", "payload", "published_at"}}
 """Fields without a default: what a producer must always say…"""
-NESTED = {"settings", "secret"}
+NESTED = {"settings", "secret", "data_key"}
 """…and records inside records, whose own fields have defaults."""
 
 records = pytest.mark.parametrize("name", NAMES)

@@ -14,7 +14,7 @@ from fastavro import parse_schema, schemaless_writer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.core.endpoint import Tenant
+from engine.core.directory import Tenant
 from schemas.codec import MARKER, Codec, fingerprint_of
 from tests.schemas.kept import FOLDER, HOW, NAMES, current, problems, read, versions, without_docs
 from tests.schemas.values import plain
