@@ -8,9 +8,12 @@ addresses added. `ipaddress.is_global` lets several of these through.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 Network = IPv4Network | IPv6Network
+
+PORTS = frozenset({80, 443, 8443})
+"""Ports that requests may go to, except in networks that are allowed by name."""
 
 DENIED: tuple[Network, ...] = tuple(
     ip_network(text)
@@ -45,10 +48,30 @@ DENIED: tuple[Network, ...] = tuple(
     )
 )
 
+_LOOPBACK = "127.0.0.1"
+
 
 def is_denied(address: str, allowed: Iterable[Network] = ()) -> bool:
     """Whether no request may go to a numeric address; `allowed` networks are exempt."""
     ip = ip_address(address.partition("%")[0])
-    if any(ip in network for network in allowed if network.version == ip.version):
-        return False
-    return any(ip in network for network in DENIED if network.version == ip.version)
+    return not _is_in(ip, allowed) and _is_in(ip, DENIED)
+
+
+def refusal(address: str, port: int, allowed: tuple[Network, ...] = ()) -> str:
+    """Why no connection may be made; empty if one may. An allowed network opens its own ports only.
+
+    Where loopback is allowed, as in `hooklog dev`, any port is.
+    """
+    if is_denied(address, allowed):
+        return f"the address {address} is not allowed"
+    if (
+        port in PORTS
+        or not is_denied(_LOOPBACK, allowed)
+        or _is_in(ip_address(address.partition("%")[0]), allowed)
+    ):
+        return ""
+    return f"port {port} is not allowed at {address}: only {', '.join(map(str, sorted(PORTS)))}"
+
+
+def _is_in(ip: IPv4Address | IPv6Address, networks: Iterable[Network]) -> bool:
+    return any(ip in network for network in networks if network.version == ip.version)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+REMEMBERED_US = 24 * 3_600_000_000
+"""How long a command's id is remembered, so that a repeat changes nothing; microseconds."""
+
 
 @dataclass(frozen=True, slots=True)
 class EndpointSettings:
@@ -34,11 +37,17 @@ class SealedSecret:
 
 
 @dataclass(frozen=True, slots=True)
-class _Command:
+class CommandBase:
+    """What every command carries; `actor` is who asks."""
+
     command_id: str
     tenant: str
     actor: str
     requested_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Command(CommandBase):
     endpoint_id: str
 
 
@@ -78,15 +87,29 @@ class DeleteEndpoint(_Command):
     """Asks to delete an endpoint."""
 
 
-Command = CreateEndpoint | UpdateEndpoint | EnableEndpoint | DisableEndpoint | DeleteEndpoint
+@dataclass(frozen=True, slots=True)
+class RotateSecret(_Command):
+    """Asks for a new signing secret; the old one signs on for `overlap_us` microseconds."""
+
+    secret: SealedSecret
+    overlap_us: int
+
+
+Command = CreateEndpoint | UpdateEndpoint | EnableEndpoint | DisableEndpoint | DeleteEndpoint | RotateSecret
 
 
 @dataclass(frozen=True, slots=True)
-class _Fact:
+class FactBase:
+    """What every fact of a change carries."""
+
     command_id: str
     tenant: str
     actor: str
     at: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Fact(FactBase):
     endpoint_id: str
     version: int
 
@@ -126,28 +149,22 @@ class EndpointDeleted(_Fact):
 
 
 @dataclass(frozen=True, slots=True)
-class TenantCreated:
-    """A tenant was created, by its route or by its first endpoint."""
+class SecretRotated(_Fact):
+    """A new secret signs from its `effective_at` on; the old ones end `overlap_us` microseconds later."""
 
-    command_id: str
-    tenant: str
-    actor: str
-    at: int
-    name: str = ""
+    secret: SealedSecret
+    overlap_us: int
 
 
 @dataclass(frozen=True, slots=True)
-class CommandRejected:
+class CommandRejected(FactBase):
     """A command was refused; nothing changed."""
 
-    command_id: str
-    tenant: str
-    actor: str
-    at: int
     endpoint_id: str
     command: str
     reason: str
 
 
-EndpointFact = EndpointCreated | EndpointUpdated | EndpointEnabled | EndpointDisabled | EndpointDeleted
-Fact = EndpointFact | TenantCreated | CommandRejected
+EndpointFact = (
+    EndpointCreated | EndpointUpdated | EndpointEnabled | EndpointDisabled | EndpointDeleted | SecretRotated
+)

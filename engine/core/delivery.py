@@ -33,6 +33,11 @@ class Verdict:
     """Whether the endpoint, as the request found it, is disabled and its lane stops at once."""
 
 
+def once(policy: Policy) -> Policy:
+    """Return the policy of a test send: one attempt, whose answer disables nothing."""
+    return replace(policy, delays_us=(), gone_disables=False, answer_header="")
+
+
 def policy_of(endpoint: Endpoint, default: Policy) -> Policy:
     """Return the profile's policy with what the endpoint overrides."""
     delays, timeout = endpoint.settings.retry_policy, endpoint.settings.timeout_ms
@@ -108,9 +113,12 @@ def skip_reason(delivery: DeliveryScheduled, endpoint: Endpoint | None, gone_ver
 
     `gone_version` is the highest version of the endpoint that an answer has disabled. Until the fact
     that it is disabled is here nothing more is sent to that version; a changed endpoint is tried again.
+    A test send goes to a disabled endpoint too: people test before they enable.
     """
     if endpoint is None or endpoint.deleted:
         return "deleted"
+    if delivery.trigger == "test":
+        return ""
     if not endpoint.enabled or delivery.endpoint_epoch < endpoint.epoch:
         return "gone" if endpoint.disabled_reason == "gone" else "disabled"
     return "gone" if endpoint.version <= gone_version else ""

@@ -6,20 +6,25 @@ import re
 from ipaddress import ip_address
 from urllib.parse import SplitResult, urlsplit
 
+from engine.core.address import PORTS, Network, is_denied
+
 URL_MAX = 2_048
-PORTS = frozenset({80, 443, 8443})
-"""Ports that an endpoint may have where private networks are not allowed."""
 
 _VISIBLE_ASCII = re.compile(r"[!-~]+")
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)", re.IGNORECASE)
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*", re.IGNORECASE)
 _HOST_MAX = 253
+_LOCAL = frozenset({"localhost", "local", "internal"})
+"""Last labels of names that are somebody's own (RFC 6761, RFC 6762, ICANN 2024)."""
 
 
-def check_url(url: str, *, allow_http: bool, private: bool = False) -> None:
+def check_url(
+    url: str, *, allow_http: bool, private: bool = False, allowed: tuple[Network, ...] = ()
+) -> None:
     """ValueError in words if an endpoint may not have this URL.
 
-    `private` allows numeric and single-label hosts and any port, as in `hooklog dev`.
+    `private` allows numeric, local and single-label hosts and any port, as in `hooklog dev`;
+    with `allowed`, of the numeric ones only those that the second gate would let through.
     """
     _check_text(url)
     try:
@@ -32,7 +37,10 @@ def check_url(url: str, *, allow_http: bool, private: bool = False) -> None:
         raise ValueError("must not hold a user name or password: use a custom header instead")
     if port == 0 or not (private or port is None or port in PORTS):
         raise ValueError(f"port {port} is not allowed: use one of {', '.join(map(str, sorted(PORTS)))}")
-    _check_host(parts.hostname or "", private=private)
+    host = parts.hostname or ""
+    if "[" in parts.netloc and ":" not in host:
+        raise ValueError("must name a host: brackets are for IPv6 addresses")
+    _check_host(host, private=private, allowed=allowed)
 
 
 def _check_text(url: str) -> None:
@@ -54,22 +62,26 @@ def _check_scheme(parts: SplitResult, *, allow_http: bool) -> None:
         raise ValueError("must begin with https://: http is not allowed here")
 
 
-def _check_host(host: str, *, private: bool) -> None:
+def _check_host(host: str, *, private: bool, allowed: tuple[Network, ...]) -> None:
     labels = host.removesuffix(".").split(".")
     numeric = ":" in host or bool(_NUMBER.fullmatch(labels[-1]))
+    if numeric and not private:
+        raise ValueError("must name a host: numeric addresses are not allowed")
     if numeric:
-        _check_address(host, private=private)
+        _check_address(host, allowed)
     elif len(host) > _HOST_MAX or not all(map(_LABEL.fullmatch, labels)):
         raise ValueError("must name a host, such as example.com")
     elif len(labels) == 1 and not private:
         raise ValueError("must name a host with a domain, such as hooks.example.com")
+    elif labels[-1] in _LOCAL and not private:
+        raise ValueError(f"must name a public host: .{labels[-1]} is a private network's")
 
 
-def _check_address(host: str, *, private: bool) -> None:
+def _check_address(host: str, allowed: tuple[Network, ...]) -> None:
     """Short, octal and hexadecimal forms (127.1, 0x7f000001) are refused everywhere."""
-    if not private:
-        raise ValueError("must name a host: numeric addresses are not allowed")
     try:
         ip_address(host)
     except ValueError:
         raise ValueError("is no IP address in its usual form") from None
+    if allowed and is_denied(host, allowed):
+        raise ValueError("is an address that requests may not go to")

@@ -6,6 +6,7 @@ Every change of an endpoint happens here and nowhere else.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from typing import assert_never
 
@@ -23,7 +24,9 @@ from engine.core.change import (
     EndpointFact,
     EndpointSettings,
     EndpointUpdated,
+    RotateSecret,
     SealedSecret,
+    SecretRotated,
     UpdateEndpoint,
 )
 
@@ -43,33 +46,24 @@ class Endpoint:
     secrets: tuple[SealedSecret, ...] = ()
     created_at: int = 0
     updated_at: int = 0
+    rotating: bool = False
+    """Whether a new secret is being decided: until that is known nothing is signed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tenant:
-    """Full snapshot of one tenant."""
-
-    id: str
-    name: str = ""
-    created_at: int = 0
-    deleted: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class DataKey:
-    """A tenant's data key, wrapped by the master key."""
-
-    id: str
-    tenant: str
-    master_key_id: str
-    nonce: bytes
-    wrapped: bytes
-    created_at: int = 0
-
-
+ROTATES_AFTER_US = 200_000
+"""How long after the decision a new secret takes over (docs/adr/0011)."""
+KEPT_US = 60_000_000
+"""How long an expired secret stays in the snapshot."""
+SECRETS_MAX = 20
+"""Secrets in a snapshot, at most."""
 _SETTINGS = {each.name for each in fields(EndpointSettings)}
+TOO_OFTEN = f"it has {SECRETS_MAX} secrets that still sign, or did a minute ago: wait for some to expire"
 ALREADY = "it is so already"
 """Reason of a rejection that asks for nothing new."""
+
+
+Change = UpdateEndpoint | EnableEndpoint | DisableEndpoint | RotateSecret | DeleteEndpoint
+"""Commands about an endpoint that is there."""
 
 
 def decide(endpoint: Endpoint | None, command: Command, now: int) -> EndpointFact | CommandRejected:
@@ -78,20 +72,40 @@ def decide(endpoint: Endpoint | None, command: Command, now: int) -> EndpointFac
         return _create(endpoint, command, now)
     if endpoint is None or endpoint.deleted or endpoint.tenant != command.tenant:
         return reject(command, now, f"endpoint {command.endpoint_id!r} does not exist")
+    reason = _refusal(endpoint, command, now)
+    return reject(command, now, reason) if reason else _fact(endpoint, command, now)
+
+
+def _fact(endpoint: Endpoint, command: Change, now: int) -> EndpointFact:
     base = (command.command_id, command.tenant, command.actor, now, endpoint.id, endpoint.version + 1)
     match command:
         case UpdateEndpoint():
-            if unknown := set(command.fields) - _SETTINGS:
-                return reject(command, now, f"there is no setting {', '.join(sorted(unknown))}")
             return EndpointUpdated(*base, command.fields, _merged(endpoint.settings, command))
         case EnableEndpoint():
-            return reject(command, now, ALREADY) if endpoint.enabled else EndpointEnabled(*base)
+            return EndpointEnabled(*base)
         case DisableEndpoint():
-            refused = _not_disabled(endpoint, command)
-            return reject(command, now, refused) if refused else EndpointDisabled(*base, command.reason)
+            return EndpointDisabled(*base, command.reason)
+        case RotateSecret():
+            return SecretRotated(*base, _next(endpoint, command.secret, now), command.overlap_us)
         case DeleteEndpoint():
             return EndpointDeleted(*base)
     assert_never(command)
+
+
+def _refusal(endpoint: Endpoint, command: Change, now: int) -> str:
+    """Why an endpoint stays as it is; empty if it does not."""
+    match command:
+        case UpdateEndpoint():
+            unknown = set(command.fields) - _SETTINGS
+            return f"there is no setting {', '.join(sorted(unknown))}" if unknown else ""
+        case EnableEndpoint():
+            return ALREADY if endpoint.enabled else ""
+        case DisableEndpoint():
+            return _not_disabled(endpoint, command)
+        case RotateSecret():
+            return TOO_OFTEN if len(_kept(endpoint.secrets, now)) >= SECRETS_MAX else ""
+        case _:
+            return ""
 
 
 def _create(
@@ -120,6 +134,29 @@ def reject(command: Command, now: int, reason: str) -> CommandRejected:
     )
 
 
+def next_version(endpoint: Endpoint) -> int:
+    """Version that the endpoint's next secret gets; a version is never used twice."""
+    return max((secret.version for secret in endpoint.secrets), default=0) + 1
+
+
+def _next(endpoint: Endpoint, secret: SealedSecret, now: int) -> SealedSecret:
+    """Say when a new secret, sealed as the next version, takes over; never before an earlier one did."""
+    last = max((each.effective_at for each in endpoint.secrets), default=0)
+    version, effective_at = next_version(endpoint), max(now + ROTATES_AFTER_US, last)
+    return replace(secret, version=version, effective_at=effective_at, expires_at=0)
+
+
+def _rotated(secrets: tuple[SealedSecret, ...], fact: SecretRotated) -> tuple[SealedSecret, ...]:
+    """The old ones end when the overlap is over, if not before; what expired long ago goes."""
+    ends_at = fact.secret.effective_at + fact.overlap_us
+    ended = (replace(each, expires_at=min(each.expires_at or ends_at, ends_at)) for each in secrets)
+    return (*_kept(ended, fact.at), fact.secret)
+
+
+def _kept(secrets: Iterable[SealedSecret], now: int) -> tuple[SealedSecret, ...]:
+    return tuple(each for each in secrets if not 0 < each.expires_at <= now - KEPT_US)
+
+
 def _merged(settings: EndpointSettings, command: UpdateEndpoint) -> EndpointSettings:
     return replace(settings, **{name: getattr(command.settings, name) for name in command.fields})
 
@@ -140,16 +177,24 @@ def evolve(endpoint: Endpoint | None, fact: EndpointFact) -> Endpoint:
         raise ValueError(f"{type(fact).__name__} for {fact.endpoint_id!r}, which was never created")
     if fact.version <= endpoint.version:
         return endpoint
-    changed = replace(endpoint, version=fact.version, updated_at=fact.at)
+    return _changed(replace(endpoint, version=fact.version, updated_at=fact.at), fact)
+
+
+def _changed(
+    endpoint: Endpoint,
+    fact: EndpointUpdated | EndpointEnabled | EndpointDisabled | SecretRotated | EndpointDeleted,
+) -> Endpoint:
     match fact:
         case EndpointUpdated():
-            return replace(changed, settings=fact.settings)
+            return replace(endpoint, settings=fact.settings)
         case EndpointEnabled():
-            return replace(changed, enabled=True, disabled_reason="")
+            return replace(endpoint, enabled=True, disabled_reason="")
         case EndpointDisabled():
-            return replace(changed, enabled=False, disabled_reason=fact.reason, epoch=endpoint.epoch + 1)
+            return replace(endpoint, enabled=False, disabled_reason=fact.reason, epoch=endpoint.epoch + 1)
+        case SecretRotated():
+            return replace(endpoint, secrets=_rotated(endpoint.secrets, fact))
         case EndpointDeleted():
-            return replace(changed, deleted=True, enabled=False, secrets=(), epoch=endpoint.epoch + 1)
+            return replace(endpoint, deleted=True, enabled=False, secrets=(), epoch=endpoint.epoch + 1)
     assert_never(fact)
 
 

@@ -121,6 +121,11 @@ class Cap:
     """Requests begun before then tell nothing new, microseconds since 1970 UTC."""
 
 
+def first_cap(most: int) -> Cap:
+    """What an endpoint nobody knows yet is trusted with, if no more than `most` is allowed at all."""
+    return Cap(min(CAP_FIRST, float(most)))
+
+
 def adapted(cap: Cap, outcome: Outcome, now: int, most: int) -> Cap:
     """Fold an attempt's outcome into the cap, which stays within 1 and `most`."""
     if is_down(outcome):
@@ -137,6 +142,8 @@ def adapted(cap: Cap, outcome: Outcome, now: int, most: int) -> Cap:
 # -- the rate limit --------------------------------------------------------------------
 
 BURST_S = 0.1
+RATE_MIN = 0.001
+"""Slowest rate limit, requests/s: one in a quarter of an hour, whatever the log says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +156,7 @@ class Bucket:
 
 def refilled(bucket: Bucket, rate: float, now: int) -> Bucket:
     """Add what `rate` (requests/s) gives by `now`; it holds a tenth of a second's worth, at least one."""
-    tokens = bucket.tokens + max(0, now - bucket.at) * rate / 1e6
+    tokens = bucket.tokens + max(0, now - bucket.at) * max(rate, RATE_MIN) / 1e6
     return Bucket(now, min(tokens, max(1.0, rate * BURST_S)))
 
 
@@ -161,7 +168,7 @@ def spent(bucket: Bucket) -> Bucket:
 def token_at(bucket: Bucket, rate: float) -> int:
     """When one token will be there, microseconds since 1970 UTC."""
     missing = max(0.0, 1 - bucket.tokens)
-    return bucket.at + int(missing * 1e6 / rate) + 1
+    return bucket.at + int(missing * 1e6 / max(rate, RATE_MIN)) + 1
 
 
 # -- expiry ----------------------------------------------------------------------------

@@ -8,7 +8,7 @@ because copies of its records, or the RoutedBatch that names it, may come later.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import NamedTuple
@@ -17,7 +17,9 @@ from engine.core.accounting import Range, range_of
 from engine.core.minutes import MINUTE_US, Minute
 from engine.core.model import RoutedBatch, Routing
 from engine.core.recent import Recent
+from engine.core.replay import ResentBatch
 from engine.core.routing import delivery_id
+from engine.core.tiling import Tiling
 
 RECENT_US = 120_000_000
 RECENT_MAX = 200_000
@@ -100,6 +102,14 @@ class Ledger:
         elif self._early.pop(key, None) is None:
             self._pending[key] = self._packed(endpoint, 1, accepted_at) | _MATCHED
 
+    def made_again(self, key: bytes, endpoint: str, at: int) -> None:
+        """A ResentBatch names the delivery; nothing tells a batch from its copy but what is remembered."""
+        packed = self._pending.get(key)
+        if packed is not None:
+            self._pending[key] = packed | _MATCHED
+        elif self._early.pop(key, None) is None and self._ended.get(key) is None:
+            self._pending[key] = self._packed(endpoint, 1, at) | _MATCHED
+
     def attempted(self, attempt: Attempted) -> None:
         """Fold an attempt: the first record of (delivery, number) counts."""
         key, endpoint, number, due, at = attempt
@@ -149,50 +159,6 @@ def _number(packed: int) -> int:
 
 
 @dataclass(slots=True)
-class Tiling:
-    """What RoutedBatches cover of one partition of `messages`; None before the first of them."""
-
-    frontier: int | None = None
-    gaps: list[Range] = field(default_factory=list)
-
-    def cover(self, covered: Range) -> list[Range]:
-        """Add a batch's range; return what of it no batch had covered before."""
-        frontier = covered.first if self.frontier is None else self.frontier
-        fresh = [_common(gap, covered) for gap in self.gaps if _meets(gap, covered)]
-        if fresh:
-            self.gaps = [rest for gap in self.gaps for rest in _without(gap, covered)]
-        if covered.first > frontier:
-            self.gaps.append(Range(frontier, covered.first - 1))
-        if covered.last >= frontier:
-            fresh.append(Range(max(frontier, covered.first), covered.last))
-        self.frontier = max(frontier, covered.last + 1)
-        return fresh
-
-    @property
-    def missing(self) -> int:
-        """Offsets that are in no batch, below the frontier."""
-        return sum(gap.last - gap.first + 1 for gap in self.gaps)
-
-
-def _meets(one: Range, other: Range) -> bool:
-    return one.first <= other.last and other.first <= one.last
-
-
-def _common(one: Range, other: Range) -> Range:
-    return Range(max(one.first, other.first), min(one.last, other.last))
-
-
-def _without(gap: Range, covered: Range) -> Iterator[Range]:
-    if not _meets(gap, covered):
-        yield gap
-        return
-    if gap.first < covered.first:
-        yield Range(gap.first, covered.first - 1)
-    if gap.last > covered.last:
-        yield Range(covered.last + 1, gap.last)
-
-
-@dataclass(slots=True)
 class Books:
     """The whole fold."""
 
@@ -214,6 +180,11 @@ class Books:
                     self._match(batch.partition, routing, minute)
                 else:
                     minute.overlapped = True
+
+    def resent(self, batch: ResentBatch) -> None:
+        """Fold what was made again: no message's first delivery, so no minute counts it."""
+        for each in batch.deliveries:
+            self.ledger.made_again(key_of(each.delivery_id), each.endpoint_id, batch.at)
 
     def _match(self, partition: int, routing: Routing, minute: Minute) -> None:
         minute.deliveries += len(routing.matched) + len(routing.skipped)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Literal
 
 from engine.core import ecmascript, signature, template
@@ -41,6 +40,10 @@ USER_AGENT = f"hooklog/{VERSION}"
 
 Https = Literal["always", "setting"]
 
+TIMEOUT_MAX_US = 60_000_000
+RETRIES_MAX = 50
+_HEADERS_MAX = 20
+_PING_MAX = 64 << 10
 _NAME = re.compile("[a-z][a-z0-9_-]{0,63}")
 _FIXED_HEADERS = {"Content-Type": "application/json", "User-Agent": USER_AGENT}
 
@@ -79,7 +82,7 @@ def parse_profile(name: str, table: Mapping[str, object]) -> Profile:
         *("success", "timeout", "retries", "gone_disables", "rotation_overlap", "https", "data", "ping"),
         *("answer_header", "body", "headers", "wire_types", "wire_type_in_data", "signature", "secret"),
     )
-    key_in_data, types_in_data = _in_data(top)
+    key_in_data, types_in_data = template.wire_type_in_data(top)
     profile = Profile(
         name=name,
         policy=_policy(top),
@@ -91,7 +94,7 @@ def parse_profile(name: str, table: Mapping[str, object]) -> Profile:
         signature=signature.read_signature(top.table("signature")),
         secret=signature.read_secret(top.table("secret")),
         ecmascript=top.choice("data", ("unchanged", "ecmascript")) == "ecmascript",
-        wire_types=_wire_types(top.optional_table("wire_types")),
+        wire_types=template.wire_types(top.optional_table("wire_types")),
         key_in_data=key_in_data,
         types_in_data=types_in_data,
     )
@@ -101,10 +104,13 @@ def parse_profile(name: str, table: Mapping[str, object]) -> Profile:
 
 def _policy(top: Table) -> Policy:
     timeout_us = top.duration("timeout")
-    if timeout_us == 0:
-        raise top.wrong("timeout", "must be longer than 0")
+    if not 0 < timeout_us <= TIMEOUT_MAX_US:
+        raise top.wrong("timeout", "must be longer than 0, and at most 60s")
+    delays_us = top.durations("retries")
+    if len(delays_us) > RETRIES_MAX:
+        raise top.wrong("retries", f"must be at most {RETRIES_MAX}")
     return Policy(
-        delays_us=top.durations("retries"),
+        delays_us=delays_us,
         timeout_us=timeout_us,
         success_codes=top.status_codes("success"),
         gone_disables=top.flag("gone_disables"),
@@ -112,24 +118,10 @@ def _policy(top: Table) -> Policy:
     )
 
 
-def _wire_types(table: Table) -> Mapping[str, str]:
-    names = {key: table.text(key) for key in table.values}
-    for key, name in names.items():
-        if not template.is_printable(name, spaces=False):
-            raise table.wrong(key, "must be printable ASCII without spaces, and not empty")
-    return MappingProxyType(names)
-
-
-def _in_data(top: Table) -> tuple[str, frozenset[str]]:
-    if "wire_type_in_data" not in top.values:
-        return "", frozenset()
-    table = top.table("wire_type_in_data")
-    table.only("key", "types")
-    return table.text("key"), frozenset(table.texts("types"))
-
-
 def _check_whole(profile: Profile) -> None:
     """The rules that hold between fields."""
+    if len(profile.headers) > _HEADERS_MAX:
+        raise ProfileError(f"headers: must be at most {_HEADERS_MAX}")
     template.check_header_names([*(name for name, _ in profile.headers), *profile.signature.headers])
     signed = profile.signature.before + profile.signature.after
     for field in HEADER_FIELDS:
@@ -147,6 +139,8 @@ def _check_whole(profile: Profile) -> None:
 
 
 def _check_samples(profile: Profile) -> None:
+    if len(profile.ping_data) > _PING_MAX:
+        raise ProfileError(f"ping: must be at most {_PING_MAX} bytes")
     try:
         check_payload(profile.ping_data)
         body = render(profile, MessagePublished("", "id", "ping", profile.ping_data, 0))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b
+from sys import intern
 
+from engine.core.change import EndpointSettings
 from engine.core.endpoint import Endpoint
 from engine.core.model import MessagePublished
 
 _MURMUR_SEED = 0x9747B28C
 _MURMUR_MULTIPLIER = 0x5BD1E995
 _MASK = 0xFFFFFFFF
+_SHARED = 10_000
+"""Subscriptions that endpoints share."""
 TENANT_MAX = 128
 NAME_MAX = 256
 """Characters of a message id, an event type."""
@@ -58,6 +62,11 @@ def _is_token(text: str, *, extra: str = "") -> bool:
     return bool(text) and text.isascii() and text.isprintable() and not any(c in text for c in " " + extra)
 
 
+def is_event_type(name: str) -> bool:
+    """Whether an event type may be called that."""
+    return _is_token(name) and len(name) <= NAME_MAX
+
+
 def is_tenant(name: str) -> bool:
     """Whether a tenant may be called that."""
     return 0 < len(name) <= TENANT_MAX and name.isprintable() and name == name.strip()
@@ -73,11 +82,20 @@ def refusal(message: MessagePublished, payload_max: int) -> tuple[str, str] | No
         return "id", "id must be printable ASCII without spaces or '.'"
     if len(message.id) > NAME_MAX:
         return "id", f"id must be at most {NAME_MAX} characters"
-    if not _is_token(message.event_type) or len(message.event_type) > NAME_MAX:
+    if not is_event_type(message.event_type):
         return "event_type", f"event_type must be 1 to {NAME_MAX} printable ASCII characters without spaces"
     if len(message.payload) > payload_max:
         return "too_large", f"payload has {len(message.payload)} bytes, more than the limit of {payload_max}"
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """A set of event types, ready to be matched."""
+
+    exact: frozenset[str]
+    prefixes: tuple[str, ...]
+    wants_all: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,28 +104,46 @@ class Subscriber:
 
     endpoint: Endpoint
     partition: int
-    exact: frozenset[str]
-    prefixes: tuple[str, ...]
-    wants_all: bool
+    wants: Subscription
+
+
+@lru_cache(maxsize=_SHARED)
+def subscription(event_types: tuple[str, ...] | None) -> Subscription:
+    """Compile a list, prefixes such as `room.*`, or all (None); endpoints with the same share it."""
+    types = event_types or ()
+    return Subscription(
+        frozenset(t for t in types if not t.endswith("*")),
+        tuple(t[:-1] for t in types if t.endswith("*")),
+        event_types is None,
+    )
 
 
 def subscriber(endpoint: Endpoint, partitions: int) -> Subscriber:
-    """Compile an endpoint's subscription: a list, prefixes such as `room.*`, or all (None)."""
-    types: Collection[str] = endpoint.settings.event_types or ()
-    return Subscriber(
-        endpoint,
-        partition_of(endpoint.id, partitions),
-        frozenset(t for t in types if not t.endswith("*")),
-        tuple(t[:-1] for t in types if t.endswith("*")),
-        endpoint.settings.event_types is None,
-    )
+    """Make an endpoint ready to be matched."""
+    wants = subscription(endpoint.settings.event_types)
+    return Subscriber(endpoint, partition_of(endpoint.id, partitions), wants)
+
+
+def lean(endpoint: Endpoint) -> Endpoint:
+    """Return what routing needs of an endpoint: no address, headers or secrets; half a kilobyte each."""
+    settings = _settings(endpoint.settings.event_types, endpoint.settings.profile)
+    tenant = intern(endpoint.tenant)
+    return replace(endpoint, tenant=tenant, settings=settings, secrets=(), created_at=0, updated_at=0)
+
+
+@lru_cache(maxsize=_SHARED)
+def _settings(event_types: tuple[str, ...] | None, profile: str) -> EndpointSettings:
+    return EndpointSettings("", event_types, profile)
+
+
+def takes(wants: Subscription, event_type: str) -> bool:
+    """Whether a subscription takes an event type."""
+    return wants.wants_all or event_type in wants.exact or event_type.startswith(wants.prefixes)
 
 
 def matches(subscriber: Subscriber, event_type: str) -> bool:
-    """Whether a subscription takes an event type."""
-    return (
-        subscriber.wants_all or event_type in subscriber.exact or event_type.startswith(subscriber.prefixes)
-    )
+    """Whether an endpoint's subscription takes an event type."""
+    return takes(subscriber.wants, event_type)
 
 
 def split(subscribers: Iterable[Subscriber], event_type: str) -> tuple[list[Subscriber], list[Subscriber]]:

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from engine.core.table import Table
-from engine.core.template import HEADER_FIELDS, header_value, template
+from engine.core.template import HEADER_FIELDS, header_value, is_printable, template
+
+PREFIX_MAX = 64
 
 KeyKind = Literal["base64", "text"]
 SecretKind = Literal["base64", "base64url", "hex"]
@@ -68,8 +70,11 @@ def read_signature(table: Table) -> SignatureRule:
 def read_secret(table: Table) -> SecretRule:
     """Check a profile's `[secret]`."""
     table.only("prefix", "generate", "key")
+    prefix = table.text("prefix")
+    if prefix and (not is_printable(prefix, spaces=False) or len(prefix) > PREFIX_MAX):
+        raise table.wrong("prefix", f"must be at most {PREFIX_MAX} printable ASCII characters without spaces")
     return SecretRule(
-        table.text("prefix"),
+        prefix,
         table.choice("generate", ("base64", "base64url", "hex")),
         table.choice("key", ("base64", "text")),
     )

@@ -11,6 +11,8 @@ from engine.core.duration import parse_duration
 T = TypeVar("T")
 C = TypeVar("C", bound=str)
 
+DURATION_MAX_US = 30 * 86_400 * 1_000_000
+"""Longest duration in a profile: 30 days, microseconds."""
 _KINDS: Mapping[type, str] = {str: "a text", bool: "true or false", list: "a list", dict: "a table"}
 
 
@@ -73,7 +75,9 @@ class Table:
 
     def status_codes(self, key: str) -> frozenset[int] | None:
         """Either "2xx", which is None, or a list of codes from it."""
-        value = self.values.get(key)
+        if key not in self.values:
+            raise self.wrong(key, "is missing")
+        value = self.values[key]
         if value == "2xx":
             return None
         items = value if isinstance(value, list) else []
@@ -95,9 +99,12 @@ class Table:
 
     def _microseconds(self, key: str, text: str) -> int:
         try:
-            return parse_duration(text)
+            duration = parse_duration(text)
         except ValueError as error:
             raise self.wrong(key, str(error)) from None
+        if duration > DURATION_MAX_US:
+            raise self.wrong(key, f"{text!r} is longer than 30d")
+        return duration
 
     def _expect(self, key: str, kind: type[T]) -> T:
         if key not in self.values:

@@ -6,8 +6,10 @@ import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
+from types import MappingProxyType
 
 from engine.core.payload import InvalidPayloadError
+from engine.core.routing import is_event_type
 from engine.core.table import ProfileError, Table
 
 BODY_FIELDS = ("id", "type", "wire_type", "published", "published_s")
@@ -19,10 +21,22 @@ HEADER_FIELDS = (*BODY_FIELDS, "attempted_s")
 _FIELD = re.compile(r"\{(\w*)\}")
 _TOKEN = re.compile("[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 _PRINTABLE = re.compile("[!-~](?:[ -~]*[!-~])?")
+_EVENT_TYPE = "1 to 256 printable ASCII characters without spaces"
+_VALUE_MAX = 1_000
+_LEVELS_MAX = 100
 _OURS = frozenset({"content-type", "user-agent", "webhook-id"})
 _TRANSPORT = frozenset(
     {"accept-encoding", "connection", "content-encoding", "content-length", "cookie", "expect", "host"}
-    | {"keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
+    | {
+        "http2-settings",
+        "keep-alive",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
 )
 RESERVED_HEADERS = _OURS | _TRANSPORT
 """Lower-case names that neither a profile nor an endpoint may set."""
@@ -61,6 +75,8 @@ def is_printable(text: str, *, spaces: bool = True) -> bool:
 def header_value(table: Table, key: str, fields: Collection[str]) -> str:
     """A field that is the template of a header's value."""
     value = template(table.text(key), table.where(key), fields)
+    if len(value) > _VALUE_MAX:
+        raise table.wrong(key, f"must be at most {_VALUE_MAX} characters")
     if not is_printable(value):
         raise table.wrong(key, "must be printable ASCII, without spaces at its ends, and not empty")
     return value
@@ -92,6 +108,31 @@ def check_header_names(names: Sequence[str]) -> None:
         seen.add(name.lower())
 
 
+def wire_types(table: Table) -> Mapping[str, str]:
+    """A table of event types and their names on the wire."""
+    names = {key: table.text(key) for key in table.values}
+    for key, name in names.items():
+        if not is_event_type(key):
+            raise table.wrong(key, f"is no event type: {_EVENT_TYPE}")
+        if not is_event_type(name):
+            raise table.wrong(key, f"must be {_EVENT_TYPE}")
+    return MappingProxyType(names)
+
+
+def wire_type_in_data(top: Table) -> tuple[str, frozenset[str]]:
+    """`[wire_type_in_data]`: the key, and the types that it is written for; empty if it is left out."""
+    if "wire_type_in_data" not in top.values:
+        return "", frozenset()
+    table = top.table("wire_type_in_data")
+    table.only("key", "types")
+    key, types = table.text("key"), table.texts("types")
+    if not is_printable(key):
+        raise table.wrong("key", "must be printable ASCII, without spaces at its ends, and not empty")
+    if not types or not all(map(is_event_type, types)):
+        raise table.wrong("types", f"must be a list of event types, each {_EVENT_TYPE}")
+    return key, frozenset(types)
+
+
 def layout(table: Mapping[str, object], where: str) -> tuple[str, str]:
     """The body's format strings before and after the payload."""
     before, *rest = _format(table, where).split(_PAYLOAD)
@@ -101,6 +142,8 @@ def layout(table: Mapping[str, object], where: str) -> tuple[str, str]:
 
 
 def _format(value: object, where: str) -> str:
+    if where.count(".") > _LEVELS_MAX:
+        raise ProfileError(f"{where[:100]}…: is nested deeper than {_LEVELS_MAX}")
     if isinstance(value, Mapping):
         members = [
             f"{_quoted(key, where, ())}:{_format(item, f'{where}.{key}')}" for key, item in value.items()

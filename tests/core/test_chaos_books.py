@@ -38,6 +38,15 @@ class Made:
         return self.started + SECOND // 10
 
 
+class Frozen(Made):
+    """A record of an attempt whose process was frozen for nine seconds."""
+
+    @property
+    def ended(self) -> int:
+        """When its answer was noticed."""
+        return self.started + 9 * SECOND
+
+
 def made(number: int, decision: str = "retry", at: float = 2, **more: str) -> Made:
     """A record whose cause is of its number unless another is named."""
     fitting = {
@@ -161,6 +170,17 @@ def test_two_owners_for_a_moment_may_both_record() -> None:
     assert verdict(requests, records, troubles=[FREEZE]).faults == {}
     assert verdict(requests, records, troubles=[KILL]).faults.keys() == {
         "attempted twice, and nothing explains it"
+    }
+
+
+@pytest.mark.parametrize("first", [11.01, 15.01])
+def test_the_attempt_of_a_frozen_owner_spans_that_of_the_next(first: float) -> None:
+    """Whichever request is whose, each record has one."""
+    frozen = Frozen(started=11 * SECOND, cause="deliveries:0:1")
+    requests, records = [seen(first), seen(15.02)], [made(1, "delivered", 15), frozen]
+    assert verdict(requests, records, troubles=[FREEZE]).faults == {}
+    assert verdict(requests[1:], records, troubles=[FREEZE]).faults.keys() == {
+        "attempted, says the log, and the receiver did not see it"
     }
 
 

@@ -16,7 +16,7 @@ from engine.core.ecmascript import canonical
 from engine.core.model import MessagePublished
 from engine.core.payload import InvalidPayloadError, check_payload
 from engine.core.profile import render
-from engine.runtime.profiles import load_profiles
+from engine.runtime.configuration.profiles import load_profiles
 
 MEETINGBAAS = load_profiles()["meetingbaas"]
 NODE_SCRIPT = """

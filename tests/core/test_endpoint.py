@@ -24,16 +24,30 @@ from engine.core.change import (
     EndpointFact,
     EndpointSettings,
     EndpointUpdated,
+    RotateSecret,
     SealedSecret,
+    SecretRotated,
     UpdateEndpoint,
 )
-from engine.core.endpoint import ALREADY, Endpoint, active_secrets, decide, evolve
+from engine.core.endpoint import (
+    ALREADY,
+    KEPT_US,
+    ROTATES_AFTER_US,
+    SECRETS_MAX,
+    TOO_OFTEN,
+    Endpoint,
+    active_secrets,
+    decide,
+    evolve,
+)
 
 SETTINGS = EndpointSettings("https://example.com")
 SECRET = SealedSecret(1, "key_1", b"nonce", b"sealed")
 WHO = ("cmd_1", "acme", "hl_1", 5, "ep_1")
 """Command id, tenant, actor, time, endpoint."""
 
+NEXT = replace(SECRET, version=0)
+"""What a command brings: control says which version it becomes."""
 CREATE = CreateEndpoint(*WHO, SETTINGS, True, SECRET)
 UPDATE = UpdateEndpoint(*WHO, ("url",), EndpointSettings("https://other.example.com", description="ignored"))
 NEW = Endpoint("ep_1", "acme", SETTINGS, version=1, secrets=(SECRET,), created_at=9, updated_at=9)
@@ -47,6 +61,7 @@ commands = st.one_of(
     st.just(EnableEndpoint(*WHO)),
     st.builds(DisableEndpoint, *map(st.just, WHO), st.just("by hand"), st.none() | st.integers(0, 4)),
     st.just(DeleteEndpoint(*WHO)),
+    st.builds(RotateSecret, *map(st.just, WHO), st.just(NEXT), st.integers(0, 2 * ROTATES_AFTER_US)),
 )
 histories = st.lists(commands, max_size=30)
 
@@ -101,6 +116,7 @@ def fold(facts: list[EndpointFact]) -> Endpoint | None:
                 EnableEndpoint(*WHO),
                 DisableEndpoint(*WHO, "by hand"),
                 DeleteEndpoint(*WHO),
+                RotateSecret(*WHO, NEXT, 0),
             )
         ),
     ],
@@ -134,7 +150,14 @@ def test_an_update_changes_what_it_names() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [UPDATE, EnableEndpoint(*WHO), DisableEndpoint(*WHO, "by hand"), DeleteEndpoint(*WHO)]
+    "command",
+    [
+        UPDATE,
+        EnableEndpoint(*WHO),
+        DisableEndpoint(*WHO, "by hand"),
+        DeleteEndpoint(*WHO),
+        RotateSecret(*WHO, NEXT, 0),
+    ],
 )
 @pytest.mark.parametrize("endpoint", [NEW, OFF])
 def test_another_tenants_endpoint_does_not_exist(endpoint: Endpoint, command: Any) -> None:
@@ -211,12 +234,12 @@ def test_the_epoch_only_grows(history: list[Command]) -> None:
 
 @given(histories)
 def test_a_command_given_twice_is_as_given_once(history: list[Command]) -> None:
-    """Only numbers and times differ: it is enabled, disabled or deleted all the same, in the same epoch."""
+    """Only numbers, times and secrets differ: it is enabled or disabled all the same, in the same epoch."""
     once, twice = fold(happened(history)), fold(happened([c for c in history for _ in range(2)]))
     assert (once is None) == (twice is None)
     if once is not None and twice is not None:
         numbered = replace(twice, version=once.version, updated_at=once.updated_at)
-        assert replace(numbered, created_at=once.created_at) == once
+        assert replace(numbered, created_at=once.created_at, secrets=once.secrets) == once
 
 
 # -- secrets ----------------------------------------------------------------------------
@@ -242,3 +265,75 @@ def test_an_unknown_setting_is_rejected() -> None:
     fact = decide(endpoint, command, 1)
     assert isinstance(fact, CommandRejected)
     assert fact.reason == "there is no setting color"
+
+
+# -- rotation ---------------------------------------------------------------------------
+
+
+def rotated(endpoint: Endpoint, now: int, overlap_us: int = 0) -> Endpoint:
+    """The endpoint after a rotation."""
+    fact = decide(endpoint, RotateSecret(*WHO, NEXT, overlap_us), now)
+    assert isinstance(fact, SecretRotated)
+    return evolve(endpoint, fact)
+
+
+def versions(endpoint: Endpoint, now: int) -> list[int]:
+    """Versions of the secrets that sign."""
+    return [secret.version for secret in active_secrets(endpoint, now)]
+
+
+def test_a_new_secret_takes_over_at_once_or_after_an_overlap() -> None:
+    """Until `effective_at` the old one signs alone, then the new one; during an overlap both do."""
+    now, at = 1_000, 1_000 + ROTATES_AFTER_US
+    at_once, both = rotated(NEW, now), rotated(NEW, now, 500)
+    assert at_once.version == NEW.version + 1
+    assert [versions(at_once, t) for t in (now, at - 1, at, at + 1)] == [[1], [1], [2], [2]]
+    assert [versions(both, t) for t in (at - 1, at, at + 499, at + 500)] == [[1], [2, 1], [2, 1], [2]]
+
+
+def test_a_rotation_at_once_ends_every_old_secret() -> None:
+    """A leaked one too that an earlier rotation had given a long overlap; a longer one lengthens nothing."""
+    overlapping = rotated(NEW, 0, 10_000_000)
+    assert versions(rotated(overlapping, 1_000_000), 1_000_000 + ROTATES_AFTER_US) == [3]
+    longer = rotated(overlapping, 1_000_000, 90_000_000)
+    assert versions(longer, 10_000_000 + ROTATES_AFTER_US) == [3, 2]
+
+
+def test_a_clock_that_went_back_lets_no_old_secret_sign_again() -> None:
+    """The newest secret takes over last."""
+    again = rotated(rotated(NEW, 5_000_000), 1_000_000)
+    assert again.secrets[-1].effective_at == again.secrets[-2].effective_at
+    assert versions(again, 5_000_000 + ROTATES_AFTER_US) == [3]
+
+
+def test_expired_secrets_go_and_versions_are_never_used_twice() -> None:
+    """A minute after its end a secret is in no snapshot; the next one has a version of its own."""
+    old = rotated(NEW, 1_000)
+    late = rotated(old, 2_000 + ROTATES_AFTER_US + KEPT_US)
+    assert [secret.version for secret in late.secrets] == [2, 3]
+
+
+def test_rotating_again_and_again_is_bounded() -> None:
+    """A snapshot holds so many secrets; when some have expired, it goes on."""
+    endpoint = NEW
+    for now in range(SECRETS_MAX - 1):
+        endpoint = rotated(endpoint, now)
+    refused = decide(endpoint, RotateSecret(*WHO, NEXT, 0), SECRETS_MAX)
+    assert isinstance(refused, CommandRejected)
+    assert refused.reason == TOO_OFTEN
+    assert len(rotated(endpoint, KEPT_US + 2 * ROTATES_AFTER_US).secrets) == 2
+
+
+@given(st.lists(st.tuples(st.integers(0, 100_000_000), st.integers(0, 100_000_000)), max_size=30))
+def test_one_secret_always_signs(rotations: list[tuple[int, int]]) -> None:
+    """Whatever was asked when: at every time from its creation on, and the newest once its time has come."""
+    endpoint = NEW
+    for now, overlap_us in rotations:
+        fact = decide(endpoint, RotateSecret(*WHO, NEXT, overlap_us), now)
+        if not isinstance(fact, CommandRejected):
+            endpoint = evolve(endpoint, fact)
+    newest = endpoint.secrets[-1]
+    starts = {secret.effective_at for secret in endpoint.secrets} | {newest.effective_at}
+    since = endpoint.secrets[0].effective_at
+    assert all(versions(endpoint, at) for at in starts if at >= since)
+    assert versions(endpoint, newest.effective_at)[0] == newest.version

@@ -14,6 +14,7 @@ from engine.core.lane import (
     OPENS_AFTER,
     PAUSE_MAX_US,
     PAUSE_US,
+    RATE_MIN,
     UNWILLING_US,
     Bucket,
     Cap,
@@ -22,6 +23,7 @@ from engine.core.lane import (
     after,
     began_at,
     expiry,
+    first_cap,
     lets_through,
     probing,
     refilled,
@@ -42,6 +44,20 @@ def failing(outcome: Outcome, times: int, every_us: int = 0, circuit: Circuit = 
     for n in range(times):
         circuit = after(circuit, outcome, AT + n * every_us, probe=False)
     return circuit
+
+
+@pytest.mark.parametrize("rate", [5e-324, 1e-300, 1e-9, RATE_MIN])
+def test_no_rate_is_too_small_to_reckon_with(rate: float) -> None:
+    """Whatever is on the log, the next token has a time, and comes then."""
+    at = token_at(Bucket(0), rate)
+    assert at == 1_000_000_001
+    assert refilled(Bucket(0), rate, at).tokens >= 1
+
+
+@pytest.mark.parametrize(("most", "size"), [(1, 1), (3, 3), (8, 8), (64, 8)])
+def test_an_unknown_endpoint_is_trusted_with_no_more_than_is_allowed(most: int, size: int) -> None:
+    """The setting holds from the first request on."""
+    assert first_cap(most).size == size
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.core.accounting import Range
-from engine.core.ledger import Attempted, Books, Ledger, Pending, Tiling, key_of, split
+from engine.core.ledger import Attempted, Books, Ledger, Pending, key_of, split
 from engine.core.minutes import Agreement, Found, Minute
 from engine.core.model import RoutedBatch, Routing, Skipped
 from engine.core.routing import delivery_id
+from engine.core.tiling import Tiling
 
 TOPIC = "hooklog.messages"
 SECOND = 1_000_000

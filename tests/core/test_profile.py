@@ -25,7 +25,7 @@ from engine.core.profile import (
     rfc3339,
     signing_key,
 )
-from engine.runtime.profiles import load_profiles
+from engine.runtime.configuration.profiles import load_profiles
 
 ROOT = Path(__file__).parents[2]
 PROFILES = load_profiles()

@@ -75,7 +75,7 @@ def test_a_payload_keeps_every_byte(payload: str) -> None:
         (b'{"a":1,"a":2}', "twice"),
         (b'{"a":NaN}', "NaN"),
         (b'{"a":"\xff"}', "UTF-8"),
-        (b'\xef\xbb\xbf{"a":1}', "Expecting"),
+        (b'\xef\xbb\xbf{"a":1}', "byte order mark"),
         (b'{"a":"\x01"}', "control character"),
         (b'{"payload":' + b"[" * 501 + b"]" * 501 + b"}", "deeper than 500"),
         (b"[" * 200_000, "deeper than 500"),
@@ -115,3 +115,34 @@ def test_a_wrong_message_names_its_field(body: dict[str, object], field: str) ->
         read_message(rawjson.parse(json.dumps(body).encode(), 1), BLANK, 100)
     assert caught.value.field == field
     assert caught.value.too_large == (field == "payload" and "payload" in body)
+
+
+@given(st.dictionaries(st.text(st.characters(codec="utf-8")), JSON, max_size=5), st.booleans())
+def test_values_are_what_json_says(members: dict[str, object], ascii_only: bool) -> None:
+    """What a strict parse gives is what was written."""
+    written = json.dumps(members, ensure_ascii=ascii_only)
+    assert rawjson.values(written.encode(), 100) == members
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"", "Expecting"),
+        (b"[]", "Expecting"),
+        (b"{}x", "Extra data"),
+        (b'{"a":[{"b":1,"b":2}]}', '"b" is there twice'),
+        (b'{"a":[NaN]}', "NaN is no number"),
+        (b'{"a":-Infinity}', "-Infinity is no number"),
+        (b'{"a":1e999}', "out of range"),
+        (b'{"a":' + b"9" * 301 + b"}", "more than 300 digits"),
+        (b'{"a":["\\ud800"]}', "half a surrogate pair"),
+        (b'{"\\udfff":1}', "half a surrogate pair"),
+        (b'{"a":"\xff"}', "UTF-8"),
+        (b"\xef\xbb\xbf{}", "byte order mark"),
+        (b'{"a":' + b"[" * 101 + b"]" * 101 + b"}", "deeper than 100"),
+    ],
+)
+def test_values_are_read_more_strictly_than_a_payload(body: bytes, said: str) -> None:
+    """At any depth; the error says what is wrong."""
+    with pytest.raises(ValueError, match=said):
+        rawjson.values(body, 100)

@@ -23,7 +23,7 @@ from engine.core.profile import (
     signing_key,
     verify,
 )
-from engine.runtime.profiles import load_profiles
+from engine.runtime.configuration.profiles import load_profiles
 
 PROFILES = load_profiles()
 STANDARD = PROFILES["standard"]
