@@ -141,6 +141,12 @@ class Reader(Protocol):
     def ends(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """Offset the next record will get."""
 
+    def tails(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """Offset the next record will get, those of open transactions counted too.
+
+        BrokerUnreachableError if none answers within a second or two.
+        """
+
     def since(self, partitions: Sequence[TopicPartition], timestamp: int) -> dict[TopicPartition, int]:
         """First offset appended at or after `timestamp` (microseconds); the end if there is none."""
 
@@ -165,6 +171,10 @@ class Follower(Protocol):
 
     def poll(self, timeout: float, limit: int) -> list[Record]:
         """What has been appended since, at most `limit` records."""
+
+    @property
+    def reached(self) -> Mapping[TopicPartition, int]:
+        """Ends that were reached so far: what `poll` returned is all that there was below."""
 
     @property
     def caught_up(self) -> bool:
@@ -240,8 +250,8 @@ class Vault(Protocol):
     def wrap(self, data_key_id: str, data_key: bytes) -> Sealed:
         """Wrap a tenant's data key by the master key."""
 
-    def unwrap(self, data_key_id: str, sealed: Sealed) -> bytes:
-        """Unwrap a tenant's data key."""
+    def unwrap(self, data_key_id: str, sealed: Sealed, master_key_id: str) -> bytes:
+        """Unwrap a tenant's data key; ValueError if the master key it is wrapped by is not here."""
 
     def seal(self, data_key: bytes, context: str, secret: str) -> Sealed:
         """Seal a secret; `context` (tenant|endpoint|version) is authenticated, not stored."""

@@ -11,6 +11,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 import pytest
+from hypothesis import settings
 
 from engine.dev.broker import Broker
 
@@ -23,6 +24,10 @@ _CONTAINER_SETTINGS = {
     "KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1",
     "KAFKA_TRANSACTION_STATE_LOG_MIN_ISR": "1",
 }
+
+# how long an example takes is the machine's business, not a test's
+settings.register_profile("hooklog", deadline=None)
+settings.load_profile("hooklog")
 
 
 def choose_broker(named: str | None, docker: bool) -> BrokerKind:

@@ -11,10 +11,10 @@ from threading import Event
 from engine.core.profile import Profile
 from engine.ports import Clock, Log, LogError
 from engine.runtime.clock import SystemClock
+from engine.runtime.configuration.profiles import load_profiles
+from engine.runtime.configuration.vault import AesVault, load_master_keys
 from engine.runtime.kafka import KafkaLog
-from engine.runtime.profiles import load_profiles
 from engine.runtime.settings import Settings
-from engine.runtime.vault import AesVault, load_master_key
 from schemas.codec import Codec
 
 
@@ -54,7 +54,7 @@ def open_context(settings: Settings, log: Log | None = None) -> Context:
         clock=SystemClock(),
         codec=Codec(),
         profiles=load_profiles(settings.profiles_dir),
-        vault=AesVault(load_master_key(settings)),
+        vault=AesVault(*load_master_keys(settings)),
         worker=f"{socket.gethostname()}-{os.getpid()}",
     )
 

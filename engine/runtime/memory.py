@@ -270,6 +270,10 @@ class MemoryReader:
         """Offset the next record will get."""
         return {at: self._log.end(at) for at in partitions}
 
+    def tails(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """Offset the next record will get: here no transaction is ever open."""
+        return self.ends(partitions)
+
     def since(self, partitions: Sequence[TopicPartition], timestamp: int) -> dict[TopicPartition, int]:
         """First offset appended at or after `timestamp`; the end if there is none."""
         late = {
@@ -319,6 +323,11 @@ class MemoryFollower:
             self._next[at] += len(found)
             records += found
         return records
+
+    @property
+    def reached(self) -> Mapping[TopicPartition, int]:
+        """How far it is: below there was nothing else."""
+        return dict(self._next)
 
     @property
     def caught_up(self) -> bool:

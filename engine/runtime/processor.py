@@ -8,7 +8,8 @@ from threading import get_ident
 
 from engine.ports import Clock, Log, Output, QueueFullError, Record, TopicPartition
 from engine.runtime import telemetry
-from engine.runtime.progress import Flow, Input, Owned, Progress
+from engine.runtime.owned import Input, Owned
+from engine.runtime.progress import Flow, Progress
 
 COMMIT_EVERY_S = 0.2
 REFRESH_EVERY_S = 1.0

@@ -12,120 +12,30 @@ Everything here runs on the thread that polls the consumer.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain
 
 from engine.ports import Consumer, Follower, Log, LogError, Position, Record, TopicPartition
 from engine.runtime import telemetry
+from engine.runtime.owned import Ends, Input, Owned, decode_positions, settle_elsewhere
 from schemas.headers import cause_of
 
-METADATA_MAX = 4_095
 FOLLOW_S = 90.0
 """After an assignment, for so long the outputs of whoever owned the partitions before are followed."""
 FOLLOW_AHEAD_KB = 4_096
 COMMIT_ALL_EVERY = 25
 """So often a commit says all positions again, in case one that said a change was refused."""
-Positions = tuple[int, ...]
-Ends = dict[TopicPartition, int]
-Drain = Callable[[Sequence["Owned"]], bool]
+Drain = Callable[[Sequence[Owned]], bool]
 _LOG = telemetry.logger("progress")
-
-
-class Input:
-    """A record taken in, until all its outputs are acknowledged."""
-
-    __slots__ = ("begun", "done", "found", "offset", "owner", "positions")
-
-    def __init__(self, owner: Owned, offset: int, positions: Positions | None) -> None:
-        self.owner = owner
-        self.offset = offset
-        self.positions = positions
-        self.found: object = None
-        """What the read-back found of its outputs."""
-        self.begun = False
-        self.done = False
-
-    def begin(self) -> bool:
-        """Start its work, from whatever thread; False if its partition is being given up.
-
-        The mark comes before the look and `drain` looks after the order to stop, so one sees the other.
-        """
-        self.begun = True
-        if self.owner.stopping:
-            self.begun = False
-        return self.begun
-
-
-class Owned:
-    """One input partition that this process owns."""
-
-    def __init__(self, at: TopicPartition, outputs: tuple[TopicPartition, ...], start: int, kept: Positions):
-        self.at = at
-        self.outputs = outputs
-        self.next = start
-        """Lowest offset not taken in yet."""
-        self.open: deque[Input] = deque()
-        self.found: dict[int, object] = {}
-        """What was read back of the outputs of inputs not taken in yet, by offset."""
-        self.highest_found = -1
-        self.kept = kept
-        """Positions of the commit we started from; they hold until `highest_found` is committed."""
-        self._committed = (start, kept)
-        self.stopping = False
-        self.aside: dict[bytes, deque[Input]] = {}
-        """Inputs by key that somebody else than the commit answers for: those of parked lanes."""
-
-    def positions(self, offset: int, ends: Mapping[TopicPartition, int]) -> Positions:
-        """From where outputs of the input at `offset`, or of a later one, can be."""
-        return self.kept if offset <= self.highest_found else tuple([ends[at] for at in self.outputs])
-
-    def take(self, offset: int, positions: Positions | None) -> Input:
-        """Take a record in; without positions its outputs begin only when they are set."""
-        self.next = offset + 1
-        taken = Input(self, offset, positions)
-        self.open.append(taken)
-        return taken
-
-    def moves(self, ends: Mapping[TopicPartition, int]) -> bool:
-        """Work out what to commit; whether that differs from last time."""
-        before, self._committed = self._committed, self.committable(ends)
-        return before != self._committed
-
-    def position(self) -> Position:
-        """Return what `moves` worked out, as a commit."""
-        offset, outputs = self._committed
-        return Position(offset, encode_positions(outputs))
-
-    def is_busy(self) -> bool:
-        """Whether something that was begun is not done."""
-        return any(each.begun and not each.done for each in chain(self.open, *self.aside.values()))
-
-    def committable(self, ends: Mapping[TopicPartition, int]) -> tuple[int, Positions]:
-        """Return the lowest offset that is not done, and the positions that go with it."""
-        while self.open and self.open[0].done:
-            self.open.popleft()
-        if not self.open:
-            return self.next, self.positions(self.next, ends)
-        lowest = self.open[0]
-        return lowest.offset, lowest.positions or self.positions(lowest.offset, ends)
 
 
 Recover = Callable[[Owned, int, Record], None]
 
 
 def mark_found(owned: Owned, offset: int, output: Record) -> None:
-    """For groups that write one output an input: finding it is enough."""
-    owned.found[offset] = True
-
-
-def settle_elsewhere(inputs: Iterable[Input], offset: int) -> None:
-    """Somebody else has done the input at an offset: it is done, unless we have begun it ourselves."""
-    for taken in inputs:
-        if taken.offset == offset and not taken.begun:
-            taken.done = True
+    """For groups that write one output an input: finding it is enough; whose it is, is its key."""
+    owned.found[offset] = output.key or True
 
 
 def _nothing(owned: Owned) -> None:
@@ -155,27 +65,6 @@ class Flow:
     linger_ms: float = 0
     patience_ms: int = 0
     """How long outputs and fetches may wait for company: fewer, fuller requests to the broker."""
-
-
-def encode_positions(positions: Positions) -> str:
-    """Positions as commit metadata."""
-    text = ",".join(map(str, positions))
-    if len(text) > METADATA_MAX:
-        raise LogError(f"{len(positions)} output positions do not fit a commit: use fewer partitions")
-    return text
-
-
-def decode_positions(metadata: str, count: int) -> Positions:
-    """Undo `encode_positions`; no metadata (a new group) is the beginning."""
-    if not metadata:
-        return (0,) * count
-    positions = tuple(map(int, metadata.split(",")))
-    if len(positions) != count:
-        raise LogError(
-            f"a commit has {len(positions)} output positions where {count} belong: "
-            "were topics or tiers changed? Drain the old ones first (README, operations)"
-        )
-    return positions
 
 
 class Progress:

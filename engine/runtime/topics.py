@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine.core.duration import format_duration
+from engine.ports import Log, TopicPartition
 from engine.runtime.settings import Settings
 
 DAY_MS = 86_400_000
@@ -14,7 +15,7 @@ MESSAGE_MAX = 2 << 20
 RETRY_NOW = "retry.0"
 """The tier of what is due within the smallest delay."""
 
-GROUPS = ("control", "router", "dispatcher", "scheduler", "projector", "health", "accounting")
+GROUPS = ("control", "router", "dispatcher", "scheduler", "projector", "health", "accounting", "replayer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,11 @@ class TopicSpec:
     name: str
     partitions: int
     retention_ms: int | None
+
+
+def partitions_of(log: Log, *topics: str) -> list[TopicPartition]:
+    """All partitions of some topics."""
+    return [(topic, n) for topic in topics for n in range(log.partitions(topic))]
 
 
 def tier_topic(tier_us: int) -> str:
@@ -48,10 +54,11 @@ def catalogue(settings: Settings) -> tuple[TopicSpec, ...]:
         "attempts": month,
         **{name: week + tier // 1000 for name, tier in tier_topics(settings).items()},
         "dead-letters": month,
+        "notices": month,
     }
     return (
         *(TopicSpec(name, many, retention) for name, retention in deleted.items()),
-        *(TopicSpec(name, many, None) for name in ("endpoints", "directory", "lanes")),
+        *(TopicSpec(name, many, None) for name in ("endpoints", "directory", "lanes", "health")),
         TopicSpec("invalid", 1, month),
     )
 
@@ -63,6 +70,9 @@ def inputs(settings: Settings) -> dict[str, tuple[str, ...]]:
         "router": ("messages",),
         "dispatcher": ("deliveries",),
         "scheduler": ("attempts", *tier_topics(settings)),
-        "projector": ("routings", "attempts"),
-        "health": ("attempts",),
+        "projector": ("routings", "attempts", "changes"),
+        "health": ("attempts", "changes"),
+        "operations": ("notices",),
+        "mail": ("notices",),
+        "replayer": ("commands",),
     }

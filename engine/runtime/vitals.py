@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple
 
+from engine.runtime.backlog import Backlog
+
 Kind = Literal["member", "producer", "transactions"]
 _WAITS_FOR: dict[Kind, str] = {"member": "commit", "producer": "output", "transactions": "transaction"}
 
@@ -12,7 +14,7 @@ _WAITS_FOR: dict[Kind, str] = {"member": "commit", "producer": "output", "transa
 class Sign:
     """What one client noted, monotonic seconds; written by its threads, read by the probes."""
 
-    __slots__ = ("group", "joined", "kind", "polled", "waits_since")
+    __slots__ = ("backlog", "group", "joined", "kind", "polled", "queued", "round_trip_s", "waits_since")
 
     def __init__(self, kind: Kind, group: str = "") -> None:
         self.kind: Kind = kind
@@ -22,6 +24,12 @@ class Sign:
         """When a member last asked for records; None before the first time."""
         self.waits_since: float | None = None
         """Since when the broker has acknowledged nothing of what it was asked; None: nothing is open."""
+        self.backlog: Backlog | None = None
+        """What a member has not done."""
+        self.queued: Callable[[], int] = int
+        """How many records a producer holds that no broker has acknowledged."""
+        self.round_trip_s = 0.0
+        """How long the broker took to acknowledge the last commit, seconds."""
 
     def asked(self, now: float) -> None:
         """Note that something was asked of the broker."""

@@ -204,6 +204,22 @@ def test_a_paused_partition_delivers_nothing(log: Log, owner: Owner) -> None:
     assert [r.value for r in owner.poll_until(lambda records: len(records) > 0)] == [b"held"]
 
 
+class Breaking(Owner):
+    """A member that cannot take what it is given."""
+
+    def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """Refuse."""
+        raise LogError(f"cannot take {len(partitions)}")
+
+
+def test_what_a_rebalance_breaks_on_is_raised_by_the_poll(log: Log) -> None:
+    """The error itself comes out, with its words, and the member can still leave."""
+    member = Breaking(log)
+    with pytest.raises(LogError, match="cannot take"):
+        member.poll_until(lambda _: False)
+    member.consumer.close()
+
+
 def test_partitions_have_one_owner(log: Log) -> None:
     """Two members share; when one leaves the other has all, each was told, and no pause outlives an owner."""
     members = [Owner(log, "health", "attempts"), Owner(_second(log), "health", "attempts")]
@@ -248,6 +264,26 @@ def test_a_follower_sees_what_comes(log: Log) -> None:
         records += follower.poll(0.05, 10)
     assert [record.value for record in records] == [b"old", b"new"]
     follower.close()
+
+
+def test_a_follower_says_how_far_it_is(log: Log) -> None:
+    """Up to where nothing is missing, though nothing comes any more and a transaction's end is no record."""
+    at = ("endpoints", 1)
+    owner = Owner(log, "control", "commands")
+    owner.poll_until(lambda _: len(owner.owned) == PARTITIONS)
+    transactions = log.transactions("control-0")
+    transactions.write([Output("endpoints", 1, b"k", b"snapshot")], {("commands", 0): 1}, owner.consumer)
+    reader = log.reader()
+    (tail,) = reader.tails([at]).values()
+    follower = log.follower({at: 0})
+    deadline = time.monotonic() + LIMIT_S
+    while follower.reached.get(at, 0) < tail:
+        assert time.monotonic() < deadline, (follower.reached, tail)
+        follower.poll(0.05, 10)
+    assert tail >= 1
+    assert reader.tails([at]) == {at: tail}
+    for closed in (follower, reader, owner.consumer):
+        closed.close()
 
 
 def test_a_transaction_is_all_or_nothing(log: Log) -> None:

@@ -10,7 +10,7 @@ from ipaddress import ip_network
 
 from engine.core.model import Answer
 from engine.ports import Request
-from engine.runtime.http import AiohttpSender
+from engine.runtime.delivering.http import AiohttpSender
 
 LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

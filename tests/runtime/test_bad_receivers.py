@@ -13,8 +13,8 @@ from typing import NamedTuple
 import pytest
 
 from engine.core.model import Answer
-from engine.runtime.http import BODY_MAX
-from engine.runtime.wire import ANSWER_MAX, HEAD_MAX
+from engine.runtime.delivering.http import BODY_MAX
+from engine.runtime.delivering.wire import ANSWER_MAX, HEAD_MAX
 from tests.runtime.receiver import (
     OK,
     Handler,

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.ports import Output, Record
-from engine.runtime.drain import Scan
+from engine.runtime.delivering.drain import Scan
+from engine.runtime.delivering.parked import Parked
 from engine.runtime.memory import MemoryLog
-from engine.runtime.parking import Parked
-from engine.runtime.progress import Owned
+from engine.runtime.owned import Owned
 from tests.pipeline.world import ManualClock
 
 AT = ("deliveries", 0)

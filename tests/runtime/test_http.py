@@ -10,7 +10,7 @@ import time
 import pytest
 
 from engine.ports import Request
-from engine.runtime.http import BODY_MAX
+from engine.runtime.delivering.http import BODY_MAX
 from tests.runtime.receiver import (
     OK,
     TIMEOUT_S,

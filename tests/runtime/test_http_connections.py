@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from engine.core.model import Answer
-from engine.runtime.http import AiohttpSender, guarded_socket
+from engine.runtime.delivering.http import AiohttpSender, guarded_socket
 from tests.runtime.receiver import (
     OK,
     Handler,

@@ -11,15 +11,9 @@ from hypothesis import strategies as st
 
 from engine.ports import LogError, Output, Position, Record
 from engine.runtime.memory import MemoryConsumer, MemoryLog
+from engine.runtime.owned import METADATA_MAX, Input, Owned, decode_positions, encode_positions
 from engine.runtime.processor import Processor
-from engine.runtime.progress import (
-    METADATA_MAX,
-    Flow,
-    Input,
-    Owned,
-    decode_positions,
-    encode_positions,
-)
+from engine.runtime.progress import Flow
 from schemas.headers import CAUSE, cause, parse_cause
 from tests.pipeline.world import ManualClock, NoWait
 

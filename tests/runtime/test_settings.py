@@ -209,7 +209,8 @@ def test_retention() -> None:
     assert specs["retry.0"] == week
     assert specs["retry.2h"] == week + 7_200_000
     assert specs["changes"] == -1
-    assert [name for name, kept in specs.items() if kept is None] == ["endpoints", "directory", "lanes"]
+    compacted = ["endpoints", "directory", "lanes", "health"]
+    assert [name for name, kept in specs.items() if kept is None] == compacted
     assert (specs["routings"] or 0) >= (specs["messages"] or 0)
 
 

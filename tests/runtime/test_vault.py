@@ -12,18 +12,19 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from engine.core.change import EndpointSettings, SealedSecret
-from engine.core.endpoint import DataKey, Endpoint
+from engine.core.directory import DataKey
+from engine.core.endpoint import Endpoint
 from engine.ports import Sealed
-from engine.runtime.settings import Settings, SettingsError
-from engine.runtime.vault import (
+from engine.runtime.configuration.vault import (
     COMMAND_KEY_ID,
     KEY_BYTES,
     AesVault,
     Keyring,
-    load_master_key,
+    load_master_keys,
     new_data_key,
     secret_context,
 )
+from engine.runtime.settings import Settings, SettingsError
 
 MASTER = bytes(range(KEY_BYTES))
 ENCODED = base64.b64encode(MASTER).decode()
@@ -52,7 +53,7 @@ def test_what_is_sealed_opens(secret: str, context: str, data_key: bytes) -> Non
 @given(st.binary(max_size=64), st.text(max_size=40))
 def test_what_is_wrapped_unwraps(data_key: bytes, data_key_id: str) -> None:
     """A data key by its id."""
-    assert VAULT.unwrap(data_key_id, VAULT.wrap(data_key_id, data_key)) == data_key
+    assert VAULT.unwrap(data_key_id, VAULT.wrap(data_key_id, data_key), VAULT.master_key_id) == data_key
 
 
 def test_nothing_is_sealed_the_same_twice() -> None:
@@ -99,8 +100,13 @@ def test_what_was_never_sealed_is_a_value_error(sealed: Sealed) -> None:
 def test_another_master_key_unwraps_nothing() -> None:
     """And has another id, so that it shows which one is needed."""
     other = AesVault(bytes(KEY_BYTES))
+    wrapped = VAULT.wrap("key_1", DATA_KEY)
+    with pytest.raises(
+        ValueError, match=rf"id {VAULT.master_key_id}, and here is {other.master_key_id}: set"
+    ):
+        other.unwrap("key_1", wrapped, VAULT.master_key_id)
     with pytest.raises(ValueError, match="cannot open"):
-        other.unwrap("key_1", VAULT.wrap("key_1", DATA_KEY))
+        other.unwrap("key_1", wrapped, other.master_key_id)
     assert other.master_key_id != VAULT.master_key_id
     assert other.command_key != VAULT.command_key
 
@@ -123,14 +129,16 @@ def settings(**chosen: Any) -> Settings:
 
 def test_the_master_key_of_a_setting() -> None:
     """Base64, with or without a line's end; the setting wins over the file."""
-    assert load_master_key(settings(master_key=SecretStr(ENCODED))) == MASTER
-    assert load_master_key(settings(master_key=SecretStr(f"{ENCODED}\n"), master_key_file="/none")) == MASTER
+    assert load_master_keys(settings(master_key=SecretStr(ENCODED))) == (MASTER,)
+    assert load_master_keys(settings(master_key=SecretStr(f"{ENCODED}\n"), master_key_file="/none")) == (
+        MASTER,
+    )
 
 
 def test_the_master_key_of_a_file(tmp_path: Path) -> None:
     """As an editor leaves it, with a newline."""
     (tmp_path / "key").write_text(f"{ENCODED}\n")
-    assert load_master_key(settings(master_key_file=tmp_path / "key")) == MASTER
+    assert load_master_keys(settings(master_key_file=tmp_path / "key")) == (MASTER,)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +161,7 @@ def test_a_file_without_a_key(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(
         SettingsError, match=r"HOOKLOG_MASTER_KEY_FILE=.*: must be 32 bytes in base64"
     ) as refused:
-        load_master_key(settings(master_key_file=tmp_path / "key"))
+        load_master_keys(settings(master_key_file=tmp_path / "key"))
     assert "canary" not in str(refused.value)
 
 
@@ -161,18 +169,18 @@ def test_a_file_without_a_key(tmp_path: Path, content: bytes) -> None:
 def test_a_setting_without_a_key(text: str) -> None:
     """Neither is what the setting holds."""
     with pytest.raises(SettingsError, match="HOOKLOG_MASTER_KEY: must be 32 bytes in base64") as refused:
-        load_master_key(settings(master_key=SecretStr(text)))
+        load_master_keys(settings(master_key=SecretStr(text)))
     assert "canary" not in str(refused.value)
 
 
 def test_no_key_at_all(tmp_path: Path) -> None:
     """Without one, or without its file, it says what to do."""
     with pytest.raises(SettingsError, match="set HOOKLOG_MASTER_KEY_FILE"):
-        load_master_key(settings())
+        load_master_keys(settings())
     with pytest.raises(SettingsError, match="No such file"):
-        load_master_key(settings(master_key_file=tmp_path / "none"))
+        load_master_keys(settings(master_key_file=tmp_path / "none"))
     with pytest.raises(SettingsError, match="Is a directory"):
-        load_master_key(settings(master_key_file=tmp_path))
+        load_master_keys(settings(master_key_file=tmp_path))
 
 
 # -- the keyring ------------------------------------------------------------------------
@@ -265,9 +273,9 @@ class Overtaken(AesVault):
         self.keyring = Keyring(self)
         self.coming: list[DataKey] = []
 
-    def unwrap(self, data_key_id: str, sealed: Sealed) -> bytes:
+    def unwrap(self, data_key_id: str, sealed: Sealed, master_key_id: str) -> bytes:
         """Unwrap, and be overtaken."""
-        opened = super().unwrap(data_key_id, sealed)
+        opened = super().unwrap(data_key_id, sealed, master_key_id)
         while self.coming:
             self.keyring.put(self.coming.pop())
         return opened

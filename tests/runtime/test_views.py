@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
 from engine.core.change import EndpointSettings, SealedSecret
-from engine.core.endpoint import DataKey, Endpoint, Tenant
+from engine.core.directory import DataKey, Tenant
+from engine.core.endpoint import Endpoint
 from engine.core.model import RoutedBatch
 from engine.ports import LogError, Output, Record
 from engine.runtime.clock import SystemClock
+from engine.runtime.configuration.vault import AesVault, Keyring, new_data_key
+from engine.runtime.configuration.views import CONFIGURATION_TOPICS, Configuration, NewerRecordError, View
 from engine.runtime.memory import MemoryLog
-from engine.runtime.vault import AesVault, Keyring, new_data_key
-from engine.runtime.views import CONFIGURATION_TOPICS, Configuration, NewerRecordError, View
 from schemas.codec import Codec, UndecodableError, UnknownSchemaError
 
 CODEC = Codec()

@@ -9,7 +9,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType, Top
 
 from engine.runtime.kafka.client import Cluster, mapped
 from engine.runtime.settings import Settings
-from engine.runtime.topics import MESSAGE_MAX, TopicSpec, catalogue
+from engine.runtime.topics import DAY_MS, MESSAGE_MAX, TopicSpec, catalogue
 
 _WAIT_S = 30
 _VITAL = ("cleanup.policy", "message.timestamp.type", "max.message.bytes")
@@ -26,14 +26,19 @@ class Fault(NamedTuple):
 
 def configuration(spec: TopicSpec, settings: Settings) -> dict[str, str]:
     """What a topic is created with."""
-    kept = {} if spec.retention_ms is None else {"retention.ms": str(spec.retention_ms)}
+    # a compacted topic forgets, a shredded key above all, within a day; by its defaults it may never
+    kept = (
+        {"max.compaction.lag.ms": DAY_MS}
+        if spec.retention_ms is None
+        else {"retention.ms": spec.retention_ms}
+    )
     return {
         "cleanup.policy": "compact" if spec.retention_ms is None else "delete",
         "message.timestamp.type": "LogAppendTime",
         "max.message.bytes": str(MESSAGE_MAX),
         # with a replica fewer writing goes on; with the broker's default of 1, acks=all would mean one broker
         "min.insync.replicas": str(max(1, settings.replication - 1)),
-        **kept,
+        **{name: str(value) for name, value in kept.items()},
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import Consumer as Client
@@ -12,6 +12,7 @@ from confluent_kafka import KafkaError, TopicPartition
 
 from engine.ports import Position, Rebalance, Record
 from engine.ports import TopicPartition as Partition
+from engine.runtime.backlog import Backlog
 from engine.runtime.kafka.client import (
     PARTITION,
     Cluster,
@@ -24,6 +25,7 @@ from engine.runtime.kafka.client import (
     to_record,
 )
 from engine.runtime.kafka.reader import batch
+from engine.runtime.kafka.statistics import EVERY_MS, noted
 from engine.runtime.settings import Settings
 from engine.runtime.vitals import Sign
 
@@ -57,6 +59,9 @@ def member_config(cluster: Cluster, group: str, settings: Settings) -> Config:
     return config
 
 
+Reaction = Callable[[Client, list[TopicPartition]], None]
+
+
 class KafkaConsumer:
     """ports.Consumer on Kafka. Rebalance callbacks run inside `poll`."""
 
@@ -74,12 +79,21 @@ class KafkaConsumer:
         self._sent: deque[float] = deque()
         self._lease = 0.0
         self._paused: set[Partition] = set()
-        self._client = Client({**config, "on_commit": self._on_commit})
+        self._closing = False
+        self._broke: Exception | None = None
+        """What a callback ended with: librdkafka would turn it into a SystemError that says nothing."""
+        self.backlog = sign.backlog = Backlog(topics)
+        told = {
+            "on_commit": self._on_commit,
+            "statistics.interval.ms": EVERY_MS,
+            "stats_cb": noted(sign.group, self._note_unread),
+        }
+        self._client = Client(config | told)
         self._client.subscribe(
             [cluster.full(topic) for topic in topics],
-            on_assign=self._on_assign,
-            on_revoke=self._on_revoke,
-            on_lost=self._on_lost,
+            on_assign=self._kept(self._on_assign),
+            on_revoke=self._kept(self._on_revoke),
+            on_lost=self._kept(self._on_lost),
         )
 
     def poll(self, timeout: float, limit: int) -> list[Record]:
@@ -89,12 +103,14 @@ class KafkaConsumer:
         self._sign.polled = time.monotonic()
         with mapped("the log could not be polled"):
             messages = batch(self._client, timeout, limit)
+        self._raise_broken()
         for message in messages:
             error = message.error()
             if error is None:
                 records.append(to_record(message, skip))
             else:
                 check(message, error, self._todo)
+        self.backlog.polled(records)
         return records
 
     def committed(self, partitions: Sequence[Partition]) -> dict[Partition, Position | None]:
@@ -115,6 +131,7 @@ class KafkaConsumer:
         offsets = [self._cluster.at(at, p.offset, p.metadata) for at, p in positions.items()]
         if not offsets:
             return
+        self.backlog.done({at: position.offset for at, position in positions.items()})
         sent = time.monotonic()
         self._sign.asked(sent)
         with mapped("a commit was refused"):
@@ -125,8 +142,13 @@ class KafkaConsumer:
                 self._client.commit(offsets=offsets, asynchronous=True)
                 self._sent.append(sent)
 
+    def _note_unread(self, partitions: Sequence[tuple[str, int]]) -> None:
+        skip, now = len(self._cluster.prefix), time.time_ns() // 1000
+        self.backlog.unread([(topic[skip:], partition) for topic, partition in partitions], now)
+
     def _acknowledged(self, sent: float) -> None:
         self._lease = max(self._lease, sent)
+        self._sign.round_trip_s = time.monotonic() - sent
         self._sign.waits_since = self._sent[0] if self._sent else None
 
     @property
@@ -152,7 +174,25 @@ class KafkaConsumer:
 
     def close(self) -> None:
         """Leave, after a last `revoked`."""
+        self._closing = True
         self._client.close()
+        self._raise_broken()
+
+    def _kept(self, react: Reaction) -> Reaction:
+        """Keep what a callback raises until librdkafka has returned."""
+
+        def reacting(client: Client, partitions: list[TopicPartition]) -> None:
+            try:
+                react(client, partitions)
+            except Exception as error:  # noqa: BLE001  the poll that called us raises it
+                self._broke = error
+
+        return reacting
+
+    def _raise_broken(self) -> None:
+        broke, self._broke = self._broke, None
+        if broke is not None:
+            raise broke
 
     def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
         # tried: once for each asynchronous commit, in order, refused ones too; never for one that waits
@@ -165,8 +205,9 @@ class KafkaConsumer:
 
     def _on_assign(self, client: Client, partitions: list[TopicPartition]) -> None:
         self._sign.joined = True
-        if partitions:
+        if partitions and not self._closing:
             starts = self._rebalance.assigned([self._cluster.bare(p) for p in partitions])
+            self.backlog.gained(starts)
             client.incremental_assign([self._cluster.at(at, offset) for at, offset in starts.items()])
 
     def _on_revoke(self, client: Client, partitions: list[TopicPartition]) -> None:
@@ -189,4 +230,5 @@ class KafkaConsumer:
         if paused:
             self._client.resume([self._cluster.at(at) for at in paused])
         self._paused -= paused
+        self.backlog.gone(partitions)
         self._sign.waits_since = None

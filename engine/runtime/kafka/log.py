@@ -98,8 +98,8 @@ class KafkaLog:
 
     def state(self) -> State:
         """What keeps this process from working now, by what its clients noted."""
-        session_s = self.settings.session_timeout_s
-        return judge(self.signs, time.monotonic(), Limits(session_s / 2, session_s, MAX_POLL_INTERVAL_S))
+        limits = Limits(self.settings.lease_s, self.settings.session_timeout_s, MAX_POLL_INTERVAL_S)
+        return judge(self.signs, time.monotonic(), limits)
 
 
 def connect(cluster: Cluster, limit_s: float) -> AdminClient:

@@ -64,6 +64,7 @@ class KafkaProducer:
                 delivery_timeout_ms=300_000,
             )
         )
+        sign.queued = self._client.__len__
         with mapped("no broker answers the producer"):
             self._client.list_topics(timeout=_WAIT_S)
 
@@ -128,6 +129,7 @@ class KafkaTransactions:
                 linger_ms=1,
             )
         )
+        sign.queued = self._client.__len__
         with mapped(f"the transactional name {name} could not be taken"):
             self._client.init_transactions(_WAIT_S)
 
@@ -143,4 +145,5 @@ class KafkaTransactions:
             self._client.send_offsets_to_transaction(offsets, consumer.group_metadata(), _WAIT_S)
         with mapped("a transaction's commit failed, and may have succeeded all the same"):
             self._client.commit_transaction(_WAIT_S)
+        consumer.backlog.done(consumed)
         self._sign.waits_since = None

@@ -7,7 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import cast
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import (
+    OFFSET_END,
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from engine.ports import LogError, Record
@@ -15,6 +23,7 @@ from engine.ports import TopicPartition as Partition
 from engine.runtime.kafka.client import Cluster, check, persistently, sound, to_record
 
 _TIMEOUT_S = 30
+_TAILS_S = 1
 STALLED_S = 60.0
 _BATCH = 2_000
 _FOLLOW_MS = 100
@@ -29,6 +38,7 @@ class KafkaReader:
         self._consumer = Consumer(cluster.reader_config())
         self._admin = AdminClient(cluster.config())
         self._groups: dict[str, Consumer] = {}
+        self._uncommitted: Consumer | None = None
 
     def starts(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
         """First offset still on the log."""
@@ -37,6 +47,24 @@ class KafkaReader:
     def ends(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
         """Offset the next visible record will get."""
         return self._offsets(partitions, OffsetSpec.latest())
+
+    def tails(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
+        """Offset the next record will get, those of open transactions counted too."""
+        if self._uncommitted is None:
+            self._uncommitted = Consumer(
+                {**self._cluster.reader_config(), "isolation.level": "read_uncommitted"}
+            )
+        # the admin client asks for the same at three times the cost: it looks up the leaders each time
+        member, wanted = (
+            self._uncommitted,
+            [self._cluster.at(partition, OFFSET_END) for partition in partitions],
+        )
+        found = persistently(
+            "the ends could not be listed",
+            lambda: sound(member.offsets_for_times(wanted, timeout=_TAILS_S)),
+            _TAILS_S,
+        )
+        return {self._cluster.bare(at): at.offset for at in found}
 
     def since(self, partitions: Sequence[Partition], timestamp: int) -> dict[Partition, int]:
         """First offset appended at or after `timestamp` (microseconds); the end if there is none."""
@@ -94,8 +122,9 @@ class KafkaReader:
 
     def close(self) -> None:
         """Close the connections."""
-        for consumer in (self._consumer, *self._groups.values()):
-            consumer.close()
+        for consumer in (self._consumer, self._uncommitted, *self._groups.values()):
+            if consumer is not None:
+                consumer.close()
 
 
 def between(
@@ -150,6 +179,7 @@ class KafkaFollower:
     def move(self, starts: Mapping[Partition, int]) -> None:
         """Follow these from now on, from these offsets, and nothing else."""
         self._behind = set(starts)
+        self.reached: Mapping[Partition, int] = {}
         self._consumer.assign([self._cluster.at(at, offset) for at, offset in starts.items()])
 
     def poll(self, timeout: float, limit: int) -> list[Record]:
@@ -158,6 +188,7 @@ class KafkaFollower:
         for message in batch(self._consumer, timeout, limit):
             if (ended := end_of(message, self._cluster)) is not None:
                 self._behind.discard(ended)
+                self.reached = {**self.reached, ended: cast(int, message.offset())}
             elif message.error() is None:
                 records.append(to_record(message, len(self._cluster.prefix)))
         return records

@@ -1,0 +1,1 @@
+"""The log against itself and against ClickHouse, delivery by delivery."""

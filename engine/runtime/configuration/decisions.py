@@ -1,0 +1,235 @@
+"""Decisions: what a command leads to on `changes`, `endpoints` and `directory`.
+
+The rules are in engine.core; here are the configuration they look at, the secrets, and the records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import assert_never
+
+from engine.core import tenancy
+from engine.core.change import (
+    Command,
+    CommandRejected,
+    CreateEndpoint,
+    EndpointCreated,
+    EndpointDeleted,
+    EndpointFact,
+    RotateSecret,
+    SealedSecret,
+    SecretRotated,
+)
+from engine.core.directory import (
+    ApiKey,
+    DataKey,
+    DataKeyRewrapped,
+    DeleteTenant,
+    DirectoryCommand,
+    DirectoryFact,
+    EventType,
+    EventTypeDeleted,
+    EventTypePut,
+    KeyCreated,
+    KeyRevoked,
+    RewrapDataKey,
+    Tenant,
+    TenantCreated,
+    TenantDeleted,
+)
+from engine.core.endpoint import Endpoint, decide, evolve, reject
+from engine.core.routing import partition_of
+from engine.ports import Output
+from engine.runtime import telemetry
+from engine.runtime.configuration.vault import Keyring, new_data_key
+from engine.runtime.configuration.views import Configuration
+from engine.runtime.context import Context
+from schemas import headers
+
+UNSEALABLE = "its secret cannot be opened: do the API and control have the same master key?"
+NOT_THE_SAME = "the data key cannot be opened, or is another one: does control have both master keys?"
+
+
+class Decisions:
+    """The configuration as it stands, and what becomes of it."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._partitions = context.log.partitions("commands")
+        self._keyring = Keyring(context.vault)
+        self.configuration = Configuration(context.codec, self._keyring)
+
+    def settle(self) -> None:
+        """Forget announcements that led to nothing: their commands come again."""
+        for endpoint in list(self.configuration.endpoints.values()):
+            if endpoint.rotating:
+                self.configuration.put(replace(endpoint, rotating=False))
+
+    # -- rotation --------------------------------------------------------------------------
+
+    def announce(self, command: RotateSecret, cause: bytes) -> list[Output]:
+        """Say that a new secret is being decided; nothing if there is no such endpoint."""
+        endpoint = self.configuration.endpoints.get(command.endpoint_id)
+        if endpoint is None or endpoint.deleted or endpoint.tenant != command.tenant:
+            return []
+        return [self._endpoint(replace(endpoint, rotating=True), cause)]
+
+    def snapshot(self, endpoint_id: str, cause: bytes) -> Output:
+        """Return an endpoint as it stands; it ends an announcement."""
+        return self._endpoint(self.configuration.endpoints[endpoint_id], cause)
+
+    # -- endpoints -------------------------------------------------------------------------
+
+    def about_endpoint(self, command: Command, cause: bytes) -> list[Output]:
+        """Decide a command about an endpoint."""
+        now = self._context.clock.now()
+        endpoint = self.configuration.endpoints.get(command.endpoint_id)
+        reason = tenancy.deleted_tenant(self.configuration.tenants, command.tenant)
+        if reason and isinstance(command, CreateEndpoint):
+            return self._decided(endpoint, reject(command, now, reason), cause)
+        fact = decide(endpoint, command, now)
+        if isinstance(command, CreateEndpoint | RotateSecret) and not isinstance(fact, CommandRejected):
+            return self._with_secret(endpoint, command, fact, cause)
+        return self._decided(endpoint, fact, cause)
+
+    def _with_secret(
+        self,
+        endpoint: Endpoint | None,
+        command: CreateEndpoint | RotateSecret,
+        fact: EndpointFact,
+        cause: bytes,
+    ) -> list[Output]:
+        """Seal the fact's secret by the tenant's data key, which is made if there is none."""
+        assert isinstance(fact, EndpointCreated | SecretRotated)
+        try:
+            clear = self._keyring.open_command(command.tenant, command.endpoint_id, command.secret)
+        except ValueError:
+            return self._decided(endpoint, reject(command, fact.at, UNSEALABLE), cause)
+        made = self._tenant(fact, cause)
+        sealed = self._sealed(fact, clear)
+        return made + self._decided(endpoint, replace(fact, secret=sealed), cause)
+
+    def _sealed(self, fact: EndpointCreated | SecretRotated, clear: str) -> SealedSecret:
+        key = self._keyring.of_tenant(fact.tenant)
+        assert key is not None
+        return self._keyring.seal(key.id, (fact.tenant, fact.endpoint_id), fact.secret, clear)
+
+    def _tenant(self, fact: EndpointFact, cause: bytes) -> list[Output]:
+        """Make the tenant and its data key if they are new."""
+        outputs: list[Output] = []
+        if fact.tenant not in self.configuration.tenants:
+            created = TenantCreated(fact.command_id, fact.tenant, fact.actor, fact.at)
+            outputs += self._listed(created, cause)
+        if self._keyring.of_tenant(fact.tenant) is None:
+            outputs.append(self._data_key(f"dk_{fact.command_id}", fact, cause))
+        return outputs
+
+    def _decided(
+        self, endpoint: Endpoint | None, fact: EndpointFact | CommandRejected, cause: bytes
+    ) -> list[Output]:
+        if isinstance(fact, CommandRejected):
+            return self._rejected(fact, cause)
+        telemetry.COMMANDS.labels("accepted").inc()
+        return self._happened(endpoint, fact, cause)
+
+    def _rejected(self, fact: CommandRejected, cause: bytes) -> list[Output]:
+        telemetry.COMMANDS.labels("rejected").inc()
+        return [self._change(fact, cause)]
+
+    def _happened(self, endpoint: Endpoint | None, fact: EndpointFact, cause: bytes) -> list[Output]:
+        changed = evolve(endpoint, fact)
+        self.configuration.put(changed)
+        return [self._change(fact, cause), self._endpoint(changed, cause)]
+
+    # -- the directory ---------------------------------------------------------------------
+
+    def about_directory(self, command: DirectoryCommand, cause: bytes) -> list[Output]:
+        """Decide a command about tenants, keys or event types."""
+        now, known = self._context.clock.now(), self._directory
+        fact = tenancy.decide(known, command, now)
+        if isinstance(command, RewrapDataKey) and isinstance(fact, DataKeyRewrapped):
+            if self._keyring.is_same(command.data_key):
+                self._keyring.put(replace(command.data_key, tenant=command.tenant))
+            else:
+                fact = tenancy.reject(command, now, NOT_THE_SAME)
+        if isinstance(fact, CommandRejected):
+            return self._rejected(fact, cause)
+        telemetry.COMMANDS.labels("accepted").inc()
+        ended = self._ended(known, command, now, cause) if isinstance(command, DeleteTenant) else []
+        return ended + self._listed(fact, cause)
+
+    @property
+    def _directory(self) -> tenancy.Directory:
+        now = self.configuration
+        return tenancy.Directory(now.tenants, now.keys, now.event_types, self._keyring.data_keys)
+
+    def _ended(self, known: tenancy.Directory, command: DeleteTenant, now: int, cause: bytes) -> list[Output]:
+        """End what a tenant had, before it: whoever reads its end knows that nothing of it is left."""
+        endpoints = self.configuration.of_tenant(command.tenant)
+        outputs: list[Output] = []
+        for fact in tenancy.ending(known, endpoints.values(), command, now):
+            if isinstance(fact, EndpointDeleted):
+                outputs += self._happened(endpoints[fact.endpoint_id], fact, cause)
+            else:
+                outputs += self._listed(fact, cause)
+        return outputs
+
+    def _listed(self, fact: DirectoryFact, cause: bytes) -> list[Output]:
+        """Write a fact and what stands on `directory` after it."""
+        return [self._change(fact, cause), *self._records(fact, cause)]
+
+    def _records(self, fact: DirectoryFact, cause: bytes) -> Iterable[Output]:
+        now = self.configuration
+        match fact:
+            case TenantCreated() | TenantDeleted():
+                tenant = tenancy.tenant_after(now.tenants.get(fact.tenant), fact)
+                now.tenants[tenant.id] = tenant
+                shredded = self._shredded(fact, cause) if tenant.deleted else []
+                return [*shredded, self._entry(fact.tenant, f"tenant:{tenant.id}", tenant, cause)]
+            case KeyCreated() | KeyRevoked():
+                key = tenancy.key_after(now.keys.get(fact.key_id), fact)
+                now.keys[key.id] = key
+                return [self._entry(fact.tenant, f"api_key:{key.id}", key, cause)]
+            case EventTypePut():
+                now.event_types[fact.name] = event_type = tenancy.event_type_after(fact)
+                return [self._entry(fact.tenant, f"event_type:{fact.name}", event_type, cause)]
+            case EventTypeDeleted():
+                del now.event_types[fact.name]
+                return [self._entry(fact.tenant, f"event_type:{fact.name}", None, cause)]
+            case DataKeyRewrapped():
+                data_key = self._keyring.data_keys[fact.data_key_id]
+                return [self._entry(fact.tenant, f"data_key:{data_key.id}", data_key, cause)]
+        assert_never(fact)
+
+    def _shredded(self, fact: DirectoryFact, cause: bytes) -> list[Output]:
+        """Take a tenant's data keys away: nothing that they sealed opens any more."""
+        ids = [key.id for key in self._keyring.data_keys.values() if key.tenant == fact.tenant]
+        for id in ids:
+            self._keyring.forget(id)
+        return [self._entry(fact.tenant, f"data_key:{id}", None, cause) for id in ids]
+
+    def _data_key(self, id: str, fact: EndpointFact, cause: bytes) -> Output:
+        key = new_data_key(self._context.vault, id, fact.tenant, fact.at)
+        self._keyring.put(key)
+        return self._entry(fact.tenant, f"data_key:{id}", key, cause)
+
+    # -- records ---------------------------------------------------------------------------
+
+    def _change(self, fact: EndpointFact | DirectoryFact | CommandRejected, cause: bytes) -> Output:
+        return self._output("changes", fact.tenant, fact.tenant, fact, cause)
+
+    def _endpoint(self, endpoint: Endpoint, cause: bytes) -> Output:
+        return self._output("endpoints", endpoint.tenant, endpoint.id, endpoint, cause)
+
+    def _entry(
+        self, tenant: str, key: str, value: Tenant | DataKey | ApiKey | EventType | None, cause: bytes
+    ) -> Output:
+        return self._output("directory", tenant, key, value, cause)
+
+    def _output(self, topic: str, tenant: str, key: str, value: object, cause: bytes) -> Output:
+        """Build a record; without a value a tombstone. A tenant's records share a partition number."""
+        encoded = None if value is None else self._context.codec.encode(value)
+        return Output(
+            topic, partition_of(tenant, self._partitions), key.encode(), encoded, {headers.CAUSE: cause}
+        )

@@ -1,0 +1,200 @@
+"""Views: what the compacted topics say now, kept in memory and followed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from engine.core.directory import ApiKey, DataKey, EventType, Tenant
+from engine.core.endpoint import Endpoint
+from engine.core.replay import Replay
+from engine.ports import Clock, Log, LogError, Record
+from engine.ports import TopicPartition as Partition
+from engine.runtime import telemetry
+from engine.runtime.clock import SystemClock
+from engine.runtime.configuration.fresh import Freshness
+from engine.runtime.configuration.vault import Keyring
+from engine.runtime.topics import partitions_of
+from schemas import headers
+from schemas.codec import Codec, UnknownSchemaError
+
+_BATCH = 5_000
+_LOAD_LIMIT_S = 120.0
+WAIT_S = 1.0
+"""How long a record waits for the view that the API had when it took it."""
+REPLAYS = "replay:"
+"""What keys on `directory` begin with that are the replayer's, not control's."""
+
+Fold = Callable[[Record], None]
+
+
+class NewerRecordError(LogError):
+    """A newer hooklog wrote configuration that this one cannot read; to work without it would be to guess."""
+
+
+class View:
+    """Follows compacted topics from their beginning and folds each record once, in order.
+
+    `offsets` holds, for each partition, the offset after the last record folded.
+    """
+
+    def __init__(self, log: Log, topics: Sequence[str], fold: Fold) -> None:
+        self._log = log
+        reader = log.reader()
+        starts = reader.starts(partitions_of(log, *topics))
+        reader.close()
+        self._fold = fold
+        self._follower = log.follower(starts)
+        self.offsets: dict[Partition, int] = dict(starts)
+        self._reached: Mapping[Partition, int] = {}
+        self.freshness: Freshness | None = None
+
+    def keep_fresh(self, topic: str, clock: Clock) -> Freshness:
+        """Have the broker asked where a topic ends, from `load` on, until `close`."""
+        self.freshness = Freshness(self._log, clock, topic, self.reached)
+        return self.freshness
+
+    def load(self, limit_s: float = _LOAD_LIMIT_S) -> None:
+        """Fold up to the end; LogError if that takes longer than `limit_s`."""
+        clock = SystemClock()
+        deadline = clock.monotonic() + limit_s
+        while not self._follower.caught_up:
+            self.advance(0.1)
+            if clock.monotonic() > deadline:
+                raise LogError(f"a view was not ready after {limit_s:g} s: is the broker overloaded?")
+        if self.freshness is not None:
+            self.freshness.start()
+
+    def advance(self, timeout: float = 0) -> int:
+        """Fold what has come since; return how many records. NewerRecordError: this process is too old."""
+        records = self._follower.poll(timeout, _BATCH)
+        for record in records:
+            self._take(record)
+            self.offsets[record.topic, record.partition] = record.offset + 1
+        self._reached = self._follower.reached  # all before it is folded
+        return len(records)
+
+    def _take(self, record: Record) -> None:
+        try:
+            self._fold(record)
+        except UnknownSchemaError as error:
+            telemetry.UNKNOWN_SCHEMA.labels("view").inc()
+            raise NewerRecordError(
+                f"{record.topic}/{record.partition} offset {record.offset}: {error}: "
+                "a newer hooklog wrote it; upgrade this one"
+            ) from error
+
+    def position(self, topic: str, partition: int) -> int:
+        """Return the offset after the last record folded of a partition."""
+        return self.offsets[topic, partition]
+
+    def reached(self, at: Partition) -> int:
+        """Return the offset below which nothing is missing; a transaction's end takes one too."""
+        return max(self.offsets[at], self._reached.get(at, 0))
+
+    def close(self) -> None:
+        """Stop following."""
+        if self.freshness is not None:
+            self.freshness.stop()
+        self._follower.close()
+
+
+def wait_for(view: View, record: Record, clock: Clock, advance: Callable[[float], object]) -> None:
+    """Be no older than the API was when it took a record in: who creates an endpoint first is served.
+
+    Bounded, because the header is only as good as whoever wrote it.
+    """
+    seen = record.headers.get(headers.VIEW)
+    parsed = headers.parse_view(seen) if seen is not None else None
+    if parsed is None or ("endpoints", parsed[0]) not in view.offsets:
+        return
+    partition, offset = parsed
+    deadline = clock.monotonic() + WAIT_S
+    while view.position("endpoints", partition) < offset and clock.monotonic() < deadline:
+        advance(0.01)
+
+
+class Configuration:
+    """Endpoints, tenants, keys and event types as the topics `endpoints` and `directory` say."""
+
+    def __init__(
+        self,
+        codec: Codec,
+        keyring: Keyring,
+        changed: Callable[[Endpoint], None] | None = None,
+        kept: Callable[[Endpoint], Endpoint] = lambda endpoint: endpoint,
+    ) -> None:
+        """`changed` is told of each snapshot; `kept` says what of it is worth its memory."""
+        self._codec = codec
+        self._kept = kept
+        self._changed = changed
+        self.keyring = keyring
+        self.endpoints: dict[str, Endpoint] = {}
+        self.tenants: dict[str, Tenant] = {}
+        self.keys: dict[str, ApiKey] = {}
+        self.event_types: dict[str, EventType] = {}
+        self.replays: dict[str, Replay] = {}
+
+    def fold(self, record: Record) -> None:
+        """Take in one record of `endpoints` or `directory`; a tombstone forgets."""
+        key = (record.key or b"").decode()
+        if record.topic == "directory" and key.startswith(REPLAYS):
+            self._take_replay(key.removeprefix(REPLAYS), record.value)
+            return
+        if record.value is None:
+            self._forget(record.topic, key)
+        else:
+            self._take(record.topic, self._codec.decode(record.value))
+
+    def _take_replay(self, replay_id: str, value: bytes | None) -> None:
+        if value is None:
+            self.replays.pop(replay_id, None)
+        else:
+            self.replays[replay_id] = self._codec.decode_as(Replay, value)
+
+    def _take(self, topic: str, value: object) -> None:
+        match value:
+            case Endpoint():
+                self.put(self._kept(value))
+            case Tenant():
+                self.tenants[value.id] = value
+            case DataKey():
+                self.keyring.put(value)
+            case ApiKey():
+                self.keys[value.id] = value
+            case EventType():
+                self.event_types[value.name] = value
+            case other:
+                raise TypeError(f"{type(other).__name__} does not belong on {topic}")
+
+    def _forget(self, topic: str, key: str) -> None:
+        kind, _, id = key.partition(":")
+        if topic == "endpoints":
+            known = self.endpoints.pop(key, None)
+            if known is not None and self._changed is not None:
+                self._changed(replace(known, deleted=True))
+            return
+        match kind:
+            case "tenant":
+                self.tenants.pop(id, None)
+            case "data_key":
+                self.keyring.forget(id)
+            case "api_key":
+                self.keys.pop(id, None)
+            case "event_type":
+                self.event_types.pop(id, None)
+
+    def put(self, endpoint: Endpoint) -> None:
+        """Take in a snapshot unless a newer one is known already."""
+        known = self.endpoints.get(endpoint.id)
+        if known is None or known.version <= endpoint.version:
+            self.endpoints[endpoint.id] = endpoint
+            if self._changed is not None:
+                self._changed(endpoint)
+
+    def of_tenant(self, tenant: str) -> Mapping[str, Endpoint]:
+        """Endpoints of a tenant that are not deleted, by id."""
+        return {e.id: e for e in list(self.endpoints.values()) if e.tenant == tenant and not e.deleted}
+
+
+CONFIGURATION_TOPICS = ("directory", "endpoints")

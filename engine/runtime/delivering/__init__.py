@@ -1,0 +1,1 @@
+"""Making requests: what the dispatcher is made of."""

@@ -1,0 +1,212 @@
+"""One attempt: what a request is made of, and the one record that it ends in."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from engine.core.delivery import Verdict, decide, finished, following, judge, once, policy_of
+from engine.core.endpoint import Endpoint, active_secrets
+from engine.core.lane import began_at
+from engine.core.model import AttemptFinished, DeliveryScheduled, Outcome, Policy
+from engine.core.profile import Profile, request_headers, signing_key
+from engine.core.routing import partition_of
+from engine.ports import LogError, Output, Request, Sender
+from engine.runtime import telemetry
+from engine.runtime.configuration.views import Configuration, View
+from engine.runtime.context import Context
+from engine.runtime.delivering.parked import Parked
+from engine.runtime.owned import Input
+from engine.runtime.processor import Processor
+from schemas import headers
+
+FRESH_S = 0.15
+"""A view must be known to be complete as of so long ago for a delivery to begin (docs/adr/0011), and"""
+SIGNED_WITHIN_S = 0.19
+"""as of so long ago when it is signed: `ROTATES_AFTER_US` is longer."""
+_LOOK_S = 0.005
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A delivery taken in and not yet attempted; `size` is its record's, bytes."""
+
+    taken: Input
+    delivery: DeliveryScheduled
+    size: int
+    appended_at: int
+    parked: Parked | None = None
+    """The parked lane that it was drained for; None if it came on its own."""
+    held_us: int = 0
+    """For how long the endpoint's own limits held it back; while it waits, its lane's sum to count from."""
+
+    @property
+    def began(self) -> int:
+        """When the delivery's time began, microseconds since 1970 UTC."""
+        return began_at(self.delivery, self.appended_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What requests to one version of an endpoint have in common."""
+
+    endpoint: Endpoint
+    profile: Profile
+    policy: Policy
+    keys: dict[int, bytes] = field(repr=False)
+    """Signing keys by secret version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What lanes and attempts use of the Kafka side."""
+
+    processor: Processor
+    configuration: Configuration
+    view: View
+
+
+class Attempts:
+    """Makes attempts. Runs on the event loop."""
+
+    def __init__(self, context: Context, inputs: Inputs, sender: Sender) -> None:
+        self._context = context
+        self._inputs = inputs
+        self._sender = sender
+        self._partitions = context.log.partitions("endpoints")
+        self._freshness = inputs.view.keep_fresh("endpoints", context.clock)
+        self._prepared: dict[tuple[str, str], Prepared] = {}
+
+    def endpoint(self, delivery: DeliveryScheduled) -> Endpoint | None:
+        """Return the endpoint as our view has it."""
+        return self._inputs.configuration.endpoints.get(delivery.endpoint_id)
+
+    def can_sign(self, delivery: DeliveryScheduled) -> bool:
+        """Whether our view is as new as the router's was, and fresh, with the keys to a secret in force."""
+        partition = partition_of(delivery.tenant, self._partitions)
+        if self._inputs.view.position("endpoints", partition) < delivery.view_offset:
+            return False
+        endpoint = self.endpoint(delivery)
+        if endpoint is None or not (endpoint.enabled or delivery.trigger == "test"):
+            return True
+        return self._may_sign(endpoint, FRESH_S)
+
+    def _may_sign(self, endpoint: Endpoint, fresh_s: float) -> bool:
+        """Whether its secrets are those of now: no new one can be in force that our view lacks."""
+        clock = self._context.clock
+        as_of = self._freshness.as_of(partition_of(endpoint.tenant, self._partitions))
+        if endpoint.rotating or clock.monotonic() - as_of > fresh_s:
+            return False
+        return bool(active_secrets(endpoint, clock.now())) and self._inputs.configuration.keyring.opens(
+            endpoint
+        )
+
+    def prepare(self, endpoint: Endpoint, profile_name: str) -> Prepared:
+        """Policy and keys of an endpoint, made once a version; the body decides the profile."""
+        key = (endpoint.id, profile_name)
+        prepared = self._prepared.get(key)
+        if prepared is None or prepared.endpoint is not endpoint:
+            profile = self._context.profile(profile_name)
+            prepared = Prepared(
+                endpoint, profile, policy_of(endpoint, profile.policy), self._keys(endpoint, profile)
+            )
+            self._prepared[key] = prepared
+        return prepared
+
+    def policy(self, endpoint: Endpoint, profile_name: str) -> Policy:
+        """Return the endpoint's policy; needs no keys."""
+        return policy_of(endpoint, self._context.profile(profile_name).policy)
+
+    def _keys(self, endpoint: Endpoint, profile: Profile) -> dict[int, bytes]:
+        keyring = self._inputs.configuration.keyring
+        try:
+            opened = {s.version: keyring.open(endpoint.tenant, endpoint.id, s) for s in endpoint.secrets}
+        except ValueError as error:
+            raise LogError(
+                f"the secret of endpoint {endpoint.id} cannot be opened ({error}): "
+                "is HOOKLOG_MASTER_KEY the one that it was created with?"
+            ) from None
+        return {version: signing_key(profile, secret) for version, secret in opened.items()}
+
+    async def make(self, waiting: Waiting, endpoint: Endpoint) -> tuple[Outcome, Verdict]:
+        """Send the request, judge the answer, decide what follows; records nothing yet."""
+        delivery = waiting.delivery
+        prepared = await self._in_force(delivery, endpoint)
+        if prepared is None:
+            return Outcome("none"), Verdict("skipped", "deleted")
+        answer = await self._sender.send(self._request(prepared, delivery))
+        policy = once(prepared.policy) if delivery.trigger == "test" else prepared.policy
+        outcome = judge(answer, policy)
+        now, jitter = self._context.clock.now(), random.random()  # noqa: S311  it spreads retries
+        return outcome, decide(delivery.attempt, outcome, policy, now, jitter)
+
+    async def _in_force(self, delivery: DeliveryScheduled, endpoint: Endpoint) -> Prepared | None:
+        """Return what to sign with; None if it was deleted. Time may have passed since `can_sign`."""
+        while not (known := self._inputs.configuration.endpoints.get(endpoint.id, endpoint)).deleted:
+            if self._may_sign(known, SIGNED_WITHIN_S):
+                try:
+                    return self.prepare(known, delivery.profile)
+                except KeyError:  # its tenant was deleted this moment
+                    pass
+            await asyncio.sleep(_LOOK_S)
+        return None
+
+    def _request(self, prepared: Prepared, delivery: DeliveryScheduled) -> Request:
+        now = self._context.clock.now()
+        endpoint = prepared.endpoint
+        keys = [prepared.keys[secret.version] for secret in active_secrets(endpoint, now)]
+        signed = request_headers(prepared.profile, delivery, keys, now)
+        timeout_s = prepared.policy.timeout_us / 1_000_000
+        return Request(
+            endpoint.settings.url, {**endpoint.settings.headers, **signed}, delivery.body, timeout_s
+        )
+
+    def conclude(self, waiting: Waiting, outcome: Outcome, verdict: Verdict) -> None:
+        """Write the one record of an attempt; its input is done when that is acknowledged."""
+        taken, delivery = waiting.taken, waiting.delivery
+        encode = self._context.codec.encode
+        embedded = _embedded(encode, delivery, verdict)
+        record = finished(delivery, outcome, verdict, embedded, self._context.worker)
+        partition = taken.owner.at[1]
+        cause = headers.cause("deliveries", partition, taken.offset)
+        key, found = delivery.endpoint_id.encode(), headers.of_attempt(record, cause)
+        self._inputs.processor.finish(taken, Output("attempts", partition, key, encode(record), found))
+        observe(record, waiting.held_us)
+
+
+def _embedded(encode: Callable[[object], bytes], delivery: DeliveryScheduled, verdict: Verdict) -> bytes:
+    """Return the delivery that the record carries: the next attempt's, or, for a dead letter, this one.
+
+    A test send is no dead letter: whoever sent it waits for the answer.
+    """
+    if verdict.decision == "retry":
+        return encode(following(delivery))
+    is_dead = verdict.decision == "failed" and delivery.trigger != "test"
+    return encode(delivery) if is_dead else b""
+
+
+def observe(record: AttemptFinished, held_us: int = 0) -> None:
+    """Write the attempt's log line and count it; `held_us` is the endpoint's own part of the wait."""
+    telemetry.of(telemetry.DECISIONS, record.decision).inc()
+    if record.outcome != "none":
+        telemetry.of(telemetry.ATTEMPTS, record.outcome, record.error_class, record.trigger).inc()
+        telemetry.ATTEMPT_SECONDS.observe(record.duration_us / 1e6)
+        if record.attempt == 1 and record.trigger == "scheduled":  # of a replay the message is old
+            latency_us = max(0, record.attempted_at - record.accepted_at)
+            telemetry.FIRST_ATTEMPT_SECONDS.observe(latency_us / 1e6)
+            telemetry.FIRST_ATTEMPT_OWN_SECONDS.observe(max(0, latency_us - held_us) / 1e6)
+    telemetry.attempt_line(
+        delivery=record.delivery_id,
+        tenant=record.tenant,
+        endpoint=record.endpoint_id,
+        message=record.message_id,
+        attempt=record.attempt,
+        outcome=record.outcome,
+        status=record.status_code,
+        error_class=record.error_class,
+        duration_ms=record.duration_us // 1000,
+        decision=record.decision,
+        reason=record.reason,
+    )

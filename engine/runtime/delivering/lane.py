@@ -1,0 +1,88 @@
+"""A lane: what the dispatcher keeps for one endpoint. Belongs to the event loop."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from engine.core.lane import CLOSED, Bucket, Cap, Circuit
+from engine.runtime.delivering.attempt import Waiting
+from engine.runtime.delivering.parked import Parked
+from engine.runtime.owned import Owned
+
+DRAINED_MAX = 256
+"""How many deliveries of a parked lane may wait in it; one, while its circuit is open."""
+
+
+class Lane:
+    """What is kept for one endpoint."""
+
+    __slots__ = (
+        "bucket",
+        "bytes",
+        "cap",
+        "circuit",
+        "endpoint_id",
+        "gone_version",
+        "held_since",
+        "held_us",
+        "in_flight",
+        "is_diverted",
+        "is_limited",
+        "is_queued",
+        "is_to_blame",
+        "owned",
+        "parked",
+        "tenant",
+        "waiting",
+        "wakes_at",
+    )
+
+    def __init__(self, endpoint_id: str, tenant: str, owned: Owned, cap: Cap, now: int) -> None:
+        self.endpoint_id = endpoint_id
+        self.tenant = tenant
+        self.owned = owned
+        self.waiting: deque[Waiting] = deque()
+        self.bytes = 0
+        self.in_flight = 0
+        self.is_queued = False
+        """Whether the lane stands in the line of those that could start something."""
+        self.wakes_at = 0
+        """When it stands in line again by itself, microseconds since 1970 UTC; 0: when something happens."""
+        self.is_limited = False
+        """Whether it has a rate limit: then it is kept while it is idle, and its bucket with it."""
+        self.gone_version = -1
+        """Highest version of the endpoint that an answer has disabled."""
+        self.circuit: Circuit = CLOSED
+        self.cap = cap
+        self.bucket = Bucket(now)
+        self.held_us = 0
+        """For how long its own limits have held it back, all in all, without the time since `held_since`."""
+        self.held_since = 0
+        """Since when they hold it back, microseconds since 1970 UTC; 0: they do not."""
+        self.is_to_blame = True
+        """Whether it was parked for its own limits, not for want of places in this process."""
+        self.parked: Parked | None = None
+        self.is_diverted = False
+        """Whether what comes on its own is left on the log."""
+
+
+def hold(lane: Lane, now: int) -> None:
+    """Note that its own limits (circuit, rate limit, cap) hold the lane back from now on."""
+    lane.held_since = lane.held_since or now
+
+
+def let_go(lane: Lane, now: int) -> None:
+    """Note that they hold it back no more."""
+    if lane.held_since:
+        lane.held_us += now - lane.held_since
+        lane.held_since = 0
+
+
+def held_by(lane: Lane, now: int) -> int:
+    """For how long they have held it back by `now`, all in all, microseconds."""
+    return lane.held_us + (now - lane.held_since if lane.held_since else 0)
+
+
+def wanted_by(lane: Lane) -> int:
+    """How many drained deliveries may wait in the lane."""
+    return DRAINED_MAX if lane.circuit.state == "closed" else 1

@@ -1,0 +1,350 @@
+"""Lanes: what the dispatcher keeps for each endpoint. Runs on the event loop.
+
+A lane holds the deliveries that wait for one endpoint and begins them as its
+circuit, rate limit, in-flight cap and share of this process allow. What it
+cannot take is parked: it waits on the log (engine.runtime.delivering.parking).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+
+from engine.core.delivery import Verdict, skip_reason
+from engine.core.endpoint import Endpoint
+from engine.core.lane import (
+    CLOSED,
+    EXPIRES_US,
+    Cap,
+    Circuit,
+    adapted,
+    after,
+    expiry,
+    first_cap,
+    lets_through,
+    probing,
+    refilled,
+    spent,
+    token_at,
+)
+from engine.core.model import Outcome
+from engine.runtime import telemetry
+from engine.runtime.context import Context
+from engine.runtime.delivering.attempt import Attempts, Waiting
+from engine.runtime.delivering.lane import DRAINED_MAX, Lane, held_by, hold, let_go, wanted_by
+from engine.runtime.delivering.parked import Parked
+from engine.runtime.delivering.parking import Parking
+from engine.runtime.delivering.requests import NO_REQUEST, Requests, Sends
+from engine.runtime.owned import Input, Owned
+from engine.runtime.processor import Processor
+
+LOOK_US = 1_000_000
+"""A lane that waits for a token is looked at so often: its limit may have been changed."""
+
+
+class Lanes:
+    """The lanes of this process; `left` and `bytes_left` count what has left them."""
+
+    def __init__(self, context: Context, processor: Processor, attempts: Attempts, parking: Parking) -> None:
+        self._context = context
+        self._settings = context.settings
+        self._processor = processor
+        self._attempts = attempts
+        self._parking = parking
+        self._lanes: dict[str, Lane] = {}
+        self._line: deque[Lane] = deque()
+        self._wakes: list[tuple[int, str]] = []
+        self._blocked: list[Lane] = []
+        """Lanes that wait for a newer view, or for others to end requests: the next pump looks again."""
+        self._circuits: Counter[str] = Counter()
+        self.waiting = self.bytes_waiting = 0
+        self.left = self.bytes_left = self.drained_left = 0
+        self._requests = Requests()
+        self._tests = Sends(self._requests, attempts, self._count_out)
+        self.failed = self._requests.failed
+
+    # -- what the thread that polls tells ------------------------------------------------
+
+    def arrive(self, batch: Sequence[Waiting]) -> None:
+        """Queue deliveries in their lanes and start what can start."""
+        now = self._context.clock.now()
+        for waiting in batch:
+            self.waiting += 1
+            self.bytes_waiting += waiting.size
+            if waiting.delivery.trigger == "test":
+                self._tests.add(waiting)
+            else:
+                self._queue(waiting, now)
+        self.pump()
+
+    def _queue(self, waiting: Waiting, now: int) -> None:
+        delivery = waiting.delivery
+        lane = self._lane(delivery.endpoint_id, delivery.tenant, waiting.taken.owner)
+        parked_us = now - waiting.appended_at if waiting.parked is not None and lane.is_to_blame else 0
+        waiting.held_us = held_by(lane, now) - parked_us
+        lane.waiting.append(waiting)
+        lane.bytes += waiting.size
+        if waiting.parked is None and (lane.is_diverted or self._is_over(lane)):
+            self._park(lane)
+        self._stand_in_line(lane)
+
+    def restore(self, owned: Owned, found: Iterable[Parked]) -> None:
+        """A partition is ours: its lanes are what the log says."""
+        self.forget(owned.at[1])
+        for parked in found:
+            lane = self._lane(parked.endpoint_id, parked.tenant, owned)
+            lane.parked, lane.is_diverted = parked, parked.is_parked
+            self._turn_circuit(lane, parked.circuit)
+
+    def forget(self, partition: int) -> None:
+        """A partition is not ours any more."""
+        for lane in [lane for lane in self._lanes.values() if lane.owned.at[1] == partition]:
+            while lane.waiting:
+                self._leave(lane, lane.waiting.popleft())
+            lane.parked = None
+            self._turn_circuit(lane, CLOSED)
+            del self._lanes[lane.endpoint_id]
+
+    def resumed(self, parked: Parked, heard: int) -> None:
+        """A parked lane's records come on their own again."""
+        lane = self._lanes.get(parked.endpoint_id)
+        if lane is not None and lane.parked is parked and parked.asked == heard:
+            lane.is_diverted = False
+
+    def cleared(self, parked: Parked, heard: int) -> None:
+        """The log says nothing of a lane any more."""
+        lane = self._lanes.get(parked.endpoint_id)
+        if lane is not None and lane.parked is parked and parked.asked == heard:
+            lane.parked, lane.is_diverted = None, False
+            self._forget_idle(lane)
+
+    # -- what a lane holds -----------------------------------------------------------------
+
+    def _lane(self, endpoint_id: str, tenant: str, owned: Owned) -> Lane:
+        lane = self._lanes.get(endpoint_id)
+        if lane is None or lane.owned is not owned:
+            cap, now = first_cap(self._settings.endpoint_in_flight), self._context.clock.now()
+            lane = self._lanes[endpoint_id] = Lane(endpoint_id, tenant, owned, cap, now)
+        return lane
+
+    def _is_over(self, lane: Lane) -> bool:
+        """Whether the lane holds more than is free, so that a few long ones leave room for everybody.
+
+        A shared buffer with dynamic thresholds (Choudhury and Hahne, 1998).
+        """
+        free = self._settings.waiting - self.waiting
+        bytes_free = self._settings.waiting_bytes - self.bytes_waiting
+        return len(lane.waiting) > max(free, 1) or (lane.bytes > bytes_free and len(lane.waiting) > 1)
+
+    def _park(self, lane: Lane) -> None:
+        """Leave what came on its own on the log; what was drained for the lane came before it, and stays."""
+        if not lane.is_diverted or lane.circuit.state != "closed":
+            lane.is_to_blame = bool(lane.held_since)
+        given: list[Input] = []
+        while lane.waiting and lane.waiting[-1].parked is None:
+            given.append(self._leave(lane, lane.waiting.pop()).taken)
+        if given:
+            lane.is_diverted = True
+            self._parking.ask(self._parked(lane), given[::-1])
+
+    def _parked(self, lane: Lane) -> Parked:
+        if lane.parked is None:
+            lane.parked = Parked(lane.owned, lane.endpoint_id, lane.tenant)
+            lane.parked.wanted = wanted_by(lane)
+            lane.parked.circuit = lane.circuit
+        return lane.parked
+
+    def _leave(self, lane: Lane, waiting: Waiting) -> Waiting:
+        """Count out a delivery that was taken from its lane."""
+        lane.bytes -= waiting.size
+        self._count_out(waiting)
+        if waiting.parked is not None:
+            waiting.parked.left += 1
+            self.drained_left += 1
+        return waiting
+
+    def _count_out(self, waiting: Waiting) -> None:
+        self.waiting -= 1
+        self.bytes_waiting -= waiting.size
+        self.left += 1
+        self.bytes_left += waiting.size
+
+    def _stand_in_line(self, lane: Lane) -> None:
+        if lane.is_queued or not lane.waiting:
+            return
+        is_held = bool(lane.wakes_at) or lane.in_flight >= int(lane.cap.size)
+        if is_held != bool(lane.held_since):
+            (hold if is_held else let_go)(lane, self._context.clock.now())
+        if not is_held:
+            lane.is_queued = True
+            self._line.append(lane)
+
+    def _forget_idle(self, lane: Lane) -> None:
+        idle = not lane.waiting and lane.in_flight == 0 and not lane.is_limited and lane.gone_version < 0
+        if not idle or lane.parked is not None or lane.circuit is not CLOSED:
+            return
+        if self._lanes.get(lane.endpoint_id) is lane:
+            del self._lanes[lane.endpoint_id]
+
+    # -- beginning what may begin --------------------------------------------------------
+
+    def pump(self) -> None:
+        """Begin deliveries, one a lane and round, while there is room and the lease holds."""
+        if not self._processor.holds_lease(self._settings.lease_s):
+            return
+        now = self._context.clock.now()
+        self._wake(now)
+        self._tests.pump()
+        while self._line and self._requests.in_flight < self._settings.in_flight:
+            lane = self._line.popleft()
+            lane.is_queued = False
+            if not lane.waiting:
+                self._forget_idle(lane)
+            elif self._advance(lane, now):
+                self._stand_in_line(lane)
+        blocked, self._blocked = self._blocked, []
+        for lane in blocked:
+            self._stand_in_line(lane)
+
+    def _wake(self, now: int) -> None:
+        while self._wakes and self._wakes[0][0] <= now:
+            at, endpoint_id = heapq.heappop(self._wakes)
+            lane = self._lanes.get(endpoint_id)
+            if lane is not None and lane.wakes_at == at:
+                lane.wakes_at = 0
+                self._stand_in_line(lane)
+
+    def _sleep(self, lane: Lane, until: int) -> None:
+        lane.wakes_at = until
+        heapq.heappush(self._wakes, (until, lane.endpoint_id))
+
+    def _advance(self, lane: Lane, now: int) -> bool:
+        """Begin or end the delivery at the head, if it may; else see to it that it is looked at again."""
+        waiting = lane.waiting[0]
+        delivery = waiting.delivery
+        if waiting.taken.done or waiting.taken.owner.stopping:  # the owner before us, or after, sees to it
+            self._leave(lane, lane.waiting.popleft())
+            return True
+        if not self._attempts.can_sign(delivery):
+            self._blocked.append(lane)
+            return False
+        endpoint = self._attempts.endpoint(delivery)
+        if endpoint is not None and endpoint.version > lane.gone_version >= 0:
+            lane.gone_version = -1
+        reason = skip_reason(delivery, endpoint, lane.gone_version)
+        if reason or endpoint is None:
+            self._end(lane, NO_REQUEST, Verdict("skipped", reason))
+            return True
+        if why := self._expiry(lane, waiting, endpoint, now):
+            telemetry.EXPIRED.labels(why).inc()
+            self._end(lane, Outcome("none", error_class=why), Verdict("failed", why))
+            return True
+        if not self._may_begin(lane, endpoint, now):
+            return False
+        waiting.held_us = held_by(lane, now) - waiting.held_us
+        self._begin(lane, endpoint)
+        return True
+
+    def _expiry(self, lane: Lane, waiting: Waiting, endpoint: Endpoint, now: int) -> str:
+        """Why the delivery has waited too long; empty if it has not. Healthy lanes are not asked."""
+        if lane.circuit is CLOSED and now - waiting.delivery.accepted_at < EXPIRES_US:
+            return ""
+        policy = self._attempts.policy(endpoint, waiting.delivery.profile)
+        return expiry(lane.circuit, policy, waiting.began, now)
+
+    def _end(self, lane: Lane, outcome: Outcome, verdict: Verdict) -> None:
+        """End the delivery at the head without a request."""
+        waiting = self._leave(lane, lane.waiting.popleft())
+        if lane.parked is not None:
+            lane.parked.wanted = DRAINED_MAX  # the next ones may end likewise
+        if waiting.taken.begin():
+            self._attempts.conclude(waiting, outcome, verdict)
+
+    def _may_begin(self, lane: Lane, endpoint: Endpoint, now: int) -> bool:
+        if not lets_through(lane.circuit, now):
+            hold(lane, now)
+            self._hold_back(lane)
+            return False
+        if lane.in_flight and lane.in_flight >= self._settings.in_flight - self._requests.in_flight:
+            self._blocked.append(lane)  # its share is used up: the rest is for others
+            return False
+        rate = endpoint.settings.rate_limit
+        return rate is None or self._has_token(lane, rate, now)
+
+    def _hold_back(self, lane: Lane) -> None:
+        """The circuit is not closed: what waits is left on the log, but for the next probe."""
+        self._park(lane)
+        if lane.parked is not None:
+            lane.parked.wanted = 1
+        if len(lane.waiting) > 1:
+            # drained ones: what came on its own came after them, and none of it has begun while they wait
+            lane.is_diverted = True
+            drained = [self._leave(lane, lane.waiting.pop()).taken for _ in range(len(lane.waiting) - 1)]
+            self._parking.ask(self._parked(lane), (), drained[::-1])
+        if lane.circuit.state == "open":
+            self._sleep(lane, lane.circuit.probe_at)
+
+    def _has_token(self, lane: Lane, rate: float, now: int) -> bool:
+        lane.is_limited = True
+        lane.bucket = refilled(lane.bucket, rate, now)
+        if lane.bucket.tokens < 1:
+            hold(lane, now)
+            self._sleep(lane, min(token_at(lane.bucket, rate), now + LOOK_US))
+            return False
+        lane.bucket = spent(lane.bucket)
+        return True
+
+    # -- one attempt -----------------------------------------------------------------------
+
+    def _begin(self, lane: Lane, endpoint: Endpoint) -> None:
+        waiting = self._leave(lane, lane.waiting.popleft())
+        if not waiting.taken.begin():
+            return
+        is_probe = lane.circuit.state == "open"
+        if is_probe:
+            self._turn_circuit(lane, probing(lane.circuit))
+        lane.in_flight += 1
+        self._requests.begin(self._attempt(lane, waiting, endpoint, is_probe=is_probe))
+
+    async def _attempt(self, lane: Lane, waiting: Waiting, endpoint: Endpoint, *, is_probe: bool) -> None:
+        outcome, verdict = await self._attempts.make(waiting, endpoint)
+        self._requests.in_flight -= 1
+        lane.in_flight -= 1
+        if verdict.disables:
+            lane.gone_version = max(lane.gone_version, outcome.endpoint_version)
+        self._attempts.conclude(waiting, outcome, verdict)
+        self._learn(lane, outcome, is_probe=is_probe)
+        self._stand_in_line(lane)
+        self._forget_idle(lane)
+        self.pump()
+
+    def _learn(self, lane: Lane, outcome: Outcome, *, is_probe: bool) -> None:
+        """Let the cap and the circuit follow what the endpoint bears."""
+        now = self._context.clock.now()
+        lane.cap = adapted(lane.cap, outcome, now, self._settings.endpoint_in_flight)
+        circuit = after(lane.circuit, outcome, now, probe=is_probe)
+        if circuit is lane.circuit or lane.owned.stopping:
+            return
+        if circuit.state == lane.circuit.state:
+            lane.circuit = circuit
+            return
+        self._turn_circuit(lane, circuit)
+        if circuit.state == "closed":
+            lane.cap = Cap(1.0)
+        self._parking.ask(self._parked(lane), ())
+
+    def _turn_circuit(self, lane: Lane, circuit: Circuit) -> None:
+        self._circuits[lane.circuit.state] -= 1
+        self._circuits[circuit.state] += 1
+        lane.circuit = circuit
+        if lane.parked is not None:
+            lane.parked.circuit = circuit
+            lane.parked.wanted = wanted_by(lane)
+
+    def observe(self) -> None:
+        """Set the gauges."""
+        telemetry.IN_FLIGHT.set(self._requests.in_flight)
+        telemetry.PLACES.set(self._settings.in_flight)
+        for state in ("open", "half_open"):
+            telemetry.CIRCUITS.labels(state).set(self._circuits[state])

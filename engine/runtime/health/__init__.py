@@ -1,0 +1,1 @@
+"""Endpoint health: its state on the log, and telling people by mail and by operational webhooks."""

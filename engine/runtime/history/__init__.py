@@ -1,0 +1,1 @@
+"""What ClickHouse holds: its tables, what fills them, what asks them."""

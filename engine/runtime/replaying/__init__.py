@@ -1,0 +1,1 @@
+"""Deliveries made again: what the replayer is made of."""
