@@ -13,16 +13,19 @@ from functools import partial
 from threading import Event
 from typing import NamedTuple, Protocol
 
-from engine.core.ledger import Attempted, Books, Pending, Tiling, key_of, split
+from engine.core.ledger import Attempted, Books, Pending, key_of, split
 from engine.core.minutes import MINUTE_US, Agreement, Found
 from engine.core.model import RoutedBatch
+from engine.core.replay import ResentBatch
+from engine.core.tiling import Tiling
 from engine.ports import Follower, LogError, Record, TopicPartition
 from engine.runtime import telemetry
-from engine.runtime.accounts import Accounts, PendingDelivery
-from engine.runtime.clickhouse import History, UnavailableError, connect
+from engine.runtime.accounting.accounts import Accounts, PendingDelivery
+from engine.runtime.accounting.whereabouts import lane_of
+from engine.runtime.configuration.views import View
 from engine.runtime.context import Context, Ready
-from engine.runtime.views import View
-from engine.runtime.whereabouts import lane_of, partitions
+from engine.runtime.history.clickhouse import History, UnavailableError, connect
+from engine.runtime.topics import partitions_of
 from schemas import headers
 from schemas.codec import UndecodableError, UnknownSchemaError
 
@@ -74,7 +77,7 @@ class Verdict(NamedTuple):
 
 
 class Store(Protocol):
-    """What is asked of ClickHouse: `engine.runtime.accounts.Accounts`."""
+    """What is asked of ClickHouse: `engine.runtime.accounting.accounts.Accounts`."""
 
     def pending(self) -> Iterable[PendingDelivery]:
         """Every delivery that is pending."""
@@ -148,8 +151,8 @@ class Accounting:
 
     def _starts(self, since: int) -> dict[TopicPartition, int]:
         """The first offset of the window, or that which ClickHouse does not have yet if that is lower."""
-        followed = partitions(self._context.log, *FOLLOWED)
-        messages = partitions(self._context.log, "messages")
+        followed = partitions_of(self._context.log, *FOLLOWED)
+        messages = partitions_of(self._context.log, "messages")
         starts, firsts = self._reader.since(followed, max(0, since)), self._reader.starts(followed)
         committed = self._reader.committed(PROJECTOR, followed)
         self._routed = self._reader.since(messages, max(0, since))
@@ -178,13 +181,17 @@ class Accounting:
                 self.books.ledger.attempted(attempt)
             return
         try:
-            batch = self._context.codec.decode_as(RoutedBatch, record.value)
+            batch = self._context.codec.decode(record.value)
         except UndecodableError:
             return  # the projector puts it on `invalid`
         except UnknownSchemaError as error:
             at = f"{record.topic}/{record.partition} offset {record.offset}"
             raise LogError(f"{at}: {error}: a newer hooklog wrote it; upgrade this one") from error
-        self.books.routed(batch, record.timestamp)
+        match batch:
+            case RoutedBatch():
+                self.books.routed(batch, record.timestamp)
+            case ResentBatch():
+                self.books.resent(batch)
 
     def _fold_lane(self, record: Record) -> None:
         """A lane that unparks has its last deliveries still under way, hence the grace."""
@@ -197,7 +204,7 @@ class Accounting:
     def _snapshot(self) -> Snapshot | None:
         at, topics = self._context.clock.now(), ("messages", *FOLLOWED)
         try:
-            return Snapshot(at, self._reader.ends(partitions(self._context.log, *topics)))
+            return Snapshot(at, self._reader.ends(partitions_of(self._context.log, *topics)))
         except LogError as error:  # the age of the last check tells
             _LOG.warning("accounting.log_away", error=str(error))
             return None
@@ -249,7 +256,7 @@ class Accounting:
     def _compare(self, target: Snapshot) -> Mapping[int, int] | None:
         """Compare closed minutes with ClickHouse; None if it is away or the projection is late."""
         grace = self._pace.grace_us
-        committed = self._reader.committed(PROJECTOR, partitions(self._context.log, *FOLLOWED))
+        committed = self._reader.committed(PROJECTOR, partitions_of(self._context.log, *FOLLOWED))
         reached = {at: offset or 0 for at, offset in committed.items()}
         projected = [each.at for each in self._snapshots if each.is_within(reached, *FOLLOWED)]
         if not projected or projected[-1] < target.at - 2 * grace:

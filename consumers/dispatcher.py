@@ -20,19 +20,22 @@ import uvloop
 from engine.core.model import DeliveryScheduled
 from engine.core.recent import Recent
 from engine.ports import Record
-from engine.runtime import parking, telemetry
-from engine.runtime.attempt import Attempts, Inputs, Waiting
+from engine.runtime import telemetry
+from engine.runtime.configuration.vault import Keyring
+from engine.runtime.configuration.views import CONFIGURATION_TOPICS, Configuration, View
 from engine.runtime.context import Context, Ready
-from engine.runtime.drain import Drain
-from engine.runtime.http import AiohttpSender
+from engine.runtime.delivering import parking
+from engine.runtime.delivering.attempt import Attempts, Inputs, Waiting
+from engine.runtime.delivering.drain import Drain
+from engine.runtime.delivering.http import AiohttpSender
+from engine.runtime.delivering.lane import DRAINED_MAX
+from engine.runtime.delivering.lanes import Lanes
+from engine.runtime.delivering.parked import Parked
+from engine.runtime.delivering.parking import Parking
 from engine.runtime.invalid import invalid_output
-from engine.runtime.lane import DRAINED_MAX
-from engine.runtime.lanes import Lanes
-from engine.runtime.parking import Parked, Parking
+from engine.runtime.owned import Input, Owned
 from engine.runtime.processor import Processor
-from engine.runtime.progress import Flow, Input, Owned
-from engine.runtime.vault import Keyring
-from engine.runtime.views import CONFIGURATION_TOPICS, Configuration, View
+from engine.runtime.progress import Flow
 from schemas import headers
 from schemas.codec import UndecodableError
 
@@ -46,7 +49,7 @@ RECENT_MAX = 200_000
 
 
 class Told(parking.Told, Protocol):
-    """The event loop's lanes: `engine.runtime.lanes.Lanes`. Calls come in order, and later."""
+    """The event loop's lanes: `engine.runtime.delivering.lanes.Lanes`. Calls come in order, and later."""
 
     @property
     def drained_left(self) -> int:
@@ -127,9 +130,9 @@ class Intake:
         self._is_paused = full
 
     def _is_parked(self, taken: Input, record: Record) -> bool:
-        """Whether a parked lane answers for the record."""
+        """Whether a parked lane answers for the record; a test send it never holds up."""
         parked = self.parking.lanes[taken.owner.at].get(record.key or b"")
-        if parked is None or not parked.holds(record.offset):
+        if parked is None or not parked.holds(record.offset) or headers.is_test(record.headers):
             return False
         parked.pass_over(taken)
         telemetry.PASSED_OVER.inc()
@@ -203,7 +206,15 @@ class Dispatcher:
         self._lanes = Lanes(context, processor, attempts, self._intake.parking)
 
     def _post(self, call: Callable[..., None], *arguments: object) -> None:
-        self._loop.call_soon_threadsafe(partial(call, *arguments))
+        self._loop.call_soon_threadsafe(partial(self._told, call, *arguments))
+
+    def _told(self, call: Callable[..., None], *arguments: object) -> None:
+        """Call it; what breaks ends the group: the loop would only log it, and lanes would stand still."""
+        try:
+            call(*arguments)
+        except Exception as error:  # noqa: BLE001  `run` raises it
+            if not self._lanes.failed.done():
+                self._lanes.failed.set_exception(error)
 
     @property
     def drained_left(self) -> int:
@@ -230,14 +241,18 @@ class Dispatcher:
         """The log says nothing of a lane any more."""
         self._post(self._lanes.cleared, parked, heard)
 
-    def _full(self) -> bool:
-        too_many = self._intake.taken_in - self._lanes.left >= self._settings.waiting
-        return too_many or self._intake.bytes_in - self._lanes.bytes_left >= self._settings.waiting_bytes
+    def _fill(self) -> float:
+        """Share of the places for deliveries taken in that are taken; at 1 the log holds the rest."""
+        waiting, size = (
+            self._intake.taken_in - self._lanes.left,
+            self._intake.bytes_in - self._lanes.bytes_left,
+        )
+        return max(waiting / self._settings.waiting, size / self._settings.waiting_bytes)
 
     def _poll(self, stop: Event) -> None:
         """Run on the Kafka thread: never waits for the loop, never stops polling."""
         while not stop.is_set():
-            self._intake.step(self._full())
+            self._intake.step(self._fill() >= 1)
         self._intake.close()
 
     async def run(self, stop: Event, ready: Ready) -> None:
@@ -265,6 +280,7 @@ class Dispatcher:
         self._lanes.pump()
         self._lanes.observe()
         telemetry.WAITING.set(self._intake.taken_in - self._lanes.left)
+        telemetry.WINDOW_FILL.labels(GROUP).set(self._fill())
         telemetry.flush_attempt_lines()
 
 

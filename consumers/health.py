@@ -1,87 +1,137 @@
-"""health: attempts -> commands. An endpoint whose answer disables it is disabled.
+"""health: attempts, changes -> health, commands, notices; notices -> mail and operational webhooks.
 
-That is 410 Gone, or the answer header `disable`, where the profile honours them. The
-command holds for the version of the endpoint that the request used (docs/adr/0007).
+Folds attempts into each endpoint's health. An endpoint whose answer disables it (410 Gone, or the
+answer header `disable`, where the profile honours them), or that has failed for too long, is
+disabled by a command that holds for the version of the endpoint that the requests used
+(docs/adr/0007). All that follows from attempts is one Kafka transaction with their commit, as in
+control: it is not on the way of a delivery (docs/adr/0012). The mail server has a thread of its own.
 """
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
-from engine.core.change import DisableEndpoint
-from engine.core.model import AttemptFinished
-from engine.core.routing import partition_of
+from engine.core.change import EndpointDisabled
+from engine.core.notice import Notice, notice_id
 from engine.ports import Output, Record
 from engine.runtime.atleastonce import AtLeastOnce
+from engine.runtime.configuration.vault import Keyring
+from engine.runtime.configuration.views import Configuration, View
 from engine.runtime.context import Context, Ready
+from engine.runtime.health.mailing import Mailing
+from engine.runtime.health.operations import Operations
+from engine.runtime.health.states import ACTOR, States, notice_output
+from engine.runtime.mail import server_of
 from schemas import headers
 from schemas.codec import UndecodableError
 
 GROUP = "health"
-ACTOR = "health"
-BATCH_MAX = 500
-COMMIT_EVERY_S = 1.0
+BATCH_MAX = 2_000
 PATIENCE_MS = 100
-
-
-def disable_gone(context: Context, record: Record) -> Output | None:
-    """Return the command that an attempt leads to: disable, if its answer says so.
-
-    The command's id is derived from endpoint and version, so a burst of such answers is one command.
-    """
-    if headers.DISABLES not in record.headers:
-        return None
-    try:
-        attempt = context.codec.decode_as(AttemptFinished, record.value)
-    except UndecodableError:
-        return None  # the projector puts it on `invalid`
-    command = DisableEndpoint(
-        command_id=f"gone:{attempt.endpoint_id}:v{attempt.endpoint_version}",
-        tenant=attempt.tenant,
-        actor=ACTOR,
-        requested_at=context.clock.now(),
-        endpoint_id=attempt.endpoint_id,
-        reason="gone",
-        expected_version=attempt.endpoint_version,
-    )
-    partition = partition_of(attempt.tenant, context.log.partitions("commands"))
-    cause = {headers.CAUSE: headers.cause_for(record)}
-    return Output("commands", partition, attempt.tenant.encode(), context.codec.encode(command), cause)
+STEP_S = 0.25
+"""So long attempts gather for one transaction, unless there are many."""
+SWEEP_EVERY_S = 1.0
+TOLD_WITHIN_US = 7 * 86_400_000_000
+"""That an endpoint was disabled longer ago is no news: the group was just given a log with a past."""
 
 
 class Health:
-    """Reads attempts, asks for what follows; everything it asks for may be asked twice."""
+    """Folds attempts; tells of endpoints that were disabled."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._producer = context.log.producer()
-        self._inputs = AtLeastOnce(context.log, GROUP, ("attempts",), patience_ms=PATIENCE_MS)
-        self._committed = 0.0
+        self._inputs = AtLeastOnce(context.log, GROUP, ("attempts", "changes"), patience_ms=PATIENCE_MS)
+        self._transactions = context.log.transactions(f"{GROUP}-{context.settings.instance}")
+        self._configuration = Configuration(context.codec, Keyring(context.vault))
+        self.view = View(context.log, ("endpoints",), self._configuration.fold)
+        self._reader = context.log.reader()
+        self._states = States(context, self._configuration.endpoints)
+        self._swept = context.clock.monotonic()
 
-    def step(self, timeout: float) -> None:
-        """Handle what is there; commit when all that was asked is acknowledged."""
+    def step(self, timeout: float) -> bool:
+        """Take in what is there and write, in one transaction, what follows; whether there was much."""
         records = self._inputs.poll(timeout, BATCH_MAX)
-        for command in self._inputs.each(records, partial(disable_gone, self._context)):
-            if command is not None:
-                self._producer.send(command, lambda offset: None)
-        self._producer.poll()
+        if self._inputs.gained:
+            self._inputs.gained = False
+            self._load(records)
+        self._states.keep(number for topic, number in self._inputs.next if topic == "attempts")
+        self.view.advance()
+        outputs = [output for made in self._inputs.each(records, self._handle) for output in made]
+        outputs += self._swept_up()
+        outputs += self._states.snapshots()
+        if records or outputs:
+            self._transactions.write(outputs, self._inputs.next, self._inputs.consumer)
+        return len(records) >= BATCH_MAX
+
+    def _load(self, taken_in: Sequence[Record]) -> None:
+        """Everything is read anew: what is in memory is never more than what was committed."""
+        owned = {
+            number: offset for (topic, number), offset in self._inputs.next.items() if topic == "attempts"
+        }
+        for record in reversed(taken_in):  # polled, and not folded yet
+            if record.topic == "attempts":
+                owned[record.partition] = record.offset
+        for number, reason in self._states.load(self._reader, owned).items():
+            self._inputs.hold(("attempts", number), reason)
+
+    def _handle(self, record: Record) -> Iterable[Output]:
+        return self._states.fold(record) if record.topic == "attempts" else self._changed(record)
+
+    def _changed(self, record: Record) -> Iterable[Output]:
+        """Tell of an endpoint that was disabled because we asked for it."""
+        try:
+            fact = self._context.codec.decode(record.value)
+        except UndecodableError:
+            return []  # the projector puts it on `invalid`
+        if not isinstance(fact, EndpointDisabled) or fact.actor != ACTOR:
+            return []
+        if fact.at < self._context.clock.now() - TOLD_WITHIN_US:
+            return []
+        return [self._disabled(fact, record)]
+
+    def _disabled(self, fact: EndpointDisabled, record: Record) -> Output:
+        endpoint = self._configuration.endpoints.get(fact.endpoint_id)
+        notice = Notice(
+            notice_id("disabled", fact.endpoint_id, fact.version),
+            "disabled",
+            fact.tenant,
+            fact.endpoint_id,
+            fact.at,
+            url="" if endpoint is None else endpoint.settings.url,
+            since=fact.at,
+            reason=fact.reason,
+        )
+        return notice_output(self._context, notice, {headers.CAUSE: headers.cause_for(record)})
+
+    def _swept_up(self) -> Iterable[Output]:
         now = self._context.clock.monotonic()
-        if now - self._committed >= COMMIT_EVERY_S and self._producer.flush(0):
-            self._committed = now
-            self._inputs.commit(wait=False)
+        if now - self._swept < SWEEP_EVERY_S:
+            return ()
+        self._swept = now
+        return self._states.sweep()
 
     def close(self) -> None:
-        """Finish and commit what was taken in, leave."""
-        if self._producer.flush(10) and self._inputs.next:
-            self._inputs.commit(wait=True)
+        """Leave: what was taken in is committed already."""
         self._inputs.consumer.close()
+        self._reader.close()
+        self.view.close()
 
 
 def run(context: Context, stop: Event, ready: Ready) -> None:
     """Run until `stop` is set."""
-    health = Health(context)
-    ready()
-    while not stop.is_set():
-        health.step(0.1)
-    health.close()
+    with ThreadPoolExecutor(1, "mail") as pool:
+        health, operations = Health(context), Operations(context)
+        mailing = Mailing(context, server_of(context.settings), pool)
+        health.view.load()
+        ready()
+        while not stop.is_set():
+            is_behind = health.step(0.05)
+            operations.step()
+            mailing.step()
+            if not is_behind:
+                stop.wait(STEP_S)
+        mailing.close()
+        operations.close()
+        health.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from importlib import import_module
@@ -15,6 +14,7 @@ from typing import cast
 from engine.ports import LogError
 from engine.runtime import telemetry
 from engine.runtime.context import Context, Run, open_context
+from engine.runtime.exported import export
 from engine.runtime.kafka import KafkaLog
 from engine.runtime.probes import serve_probes
 from engine.runtime.settings import Settings, SettingsError
@@ -76,7 +76,7 @@ class _Process:
         if self._log is None:
             return State("waits for the broker")
         answers = self._log.answers()
-        self._export(self._log, answers)
+        export(self._log.signs, answers, self._name)
         noted = self._log.state()
         trouble = (
             self._ended()
@@ -97,16 +97,6 @@ class _Process:
     def _starting(self) -> str:
         waited = [group for group, event in self._ready.items() if not event.is_set()]
         return f"not ready yet: {', '.join(waited)}" if waited else ""
-
-    def _export(self, log: KafkaLog, answers: bool) -> None:
-        now = time.monotonic()
-        telemetry.BROKER_UP.labels(self._name).set(answers)
-        outputs = [sign.wait_s(now) for sign in log.signs if sign.kind != "member"]
-        telemetry.OUTPUT_AGE.labels(self._name).set(max(outputs, default=0))
-        for sign in log.signs:
-            if sign.kind == "member":
-                telemetry.COMMIT_AGE.labels(sign.group).set(sign.wait_s(now))
-                telemetry.POLL_AGE.labels(sign.group).set(sign.silence_s(now))
 
 
 def _on_signal(handle: Callable[[int, FrameType | None], None]) -> None:

@@ -1,8 +1,9 @@
 """Projector: the facts on the log -> rows in ClickHouse.
 
 Rows are made of nothing but records, and of rows with one key the version
-decides, so any batch may be written any number of times in any order.
-Commits follow inserts: a crash repeats rows and loses none.
+decides, so any batch may be written any number of times in any order. The
+rollups are made anew from those rows. Commits follow both: a crash repeats
+work and loses none.
 """
 
 from __future__ import annotations
@@ -11,20 +12,24 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
-from engine.ports import Clock, Consumer, Log, LogError, Record, TopicPartition
+from engine.ports import Clock, Consumer, Log, LogError, Position, Record, TopicPartition
 from engine.runtime import telemetry
 from engine.runtime.atleastonce import start_of
-from engine.runtime.clickhouse import History, MismatchError, OutdatedError, UnavailableError, connect
 from engine.runtime.clock import SystemClock
 from engine.runtime.context import Context, Ready
+from engine.runtime.history.clickhouse import History, MismatchError, OutdatedError, UnavailableError, connect
+from engine.runtime.history.projection import TOPICS, Batch, Projection, ProjectionError, Store
+from engine.runtime.history.rollups import Unit, kept
+from engine.runtime.history.rows import Rows
 from engine.runtime.invalid import invalid_output
-from engine.runtime.projection import TOPICS, Batch, Projection, ProjectionError, Store
-from engine.runtime.rows import Rows
 from engine.runtime.settings import Settings
 from schemas.codec import UndecodableError
 
 GROUP = "projector"
 BATCH_SECONDS = 1.0
+ROLLUP_SECONDS = 5.0
+"""Rows are there after BATCH_SECONDS; figures by minute, and the commit, follow by then at the latest."""
+ROLLUP_UNITS = 50_000
 POLL_RECORDS = 2_000
 POLL_SECONDS = 0.1
 PATIENCE_MS = 250
@@ -55,6 +60,13 @@ class Projector:
         self._projection = Projection(settings.prefix)
         self._clock = clock
         self._batch = Batch(clock.monotonic())
+        self._retention_days = settings.retention_days
+        self._touched: set[Unit] = set()
+        self._written: dict[TopicPartition, Position] = {}
+        """Up to where rows are in ClickHouse, and the rollups perhaps not yet."""
+        self._unsettled = 0
+        """Append time of the oldest record of those, microseconds."""
+        self._rolled_at = float("-inf")
         self._owned: set[TopicPartition] = set()
         self._failures = 0
         self._retry_at = 0.0
@@ -63,9 +75,13 @@ class Projector:
         telemetry.PROJECTION_DELAY.set_function(self.delay)
 
     def delay(self) -> float:
-        """Age of the oldest record that was read and is not in ClickHouse, seconds; 0 if there is none."""
-        batch = self._batch
-        return 0.0 if batch.is_empty else max(0.0, (self._clock.now() - batch.oldest) / 1e6)
+        """Age of the oldest record that was read and is not in ClickHouse, seconds; 0 if there is none.
+
+        The rollups follow the rows, so they count only while ClickHouse refuses them.
+        """
+        waiting = [] if self._batch.is_empty else [self._batch.oldest]
+        waiting += [self._unsettled] if self._failures and self._written else []
+        return max(0.0, (self._clock.now() - min(waiting)) / 1e6) if waiting else 0.0
 
     def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
         """Go on where the group's commits say, or at 0 of a log that still begins there."""
@@ -75,11 +91,11 @@ class Projector:
     def revoked(self, partitions: Sequence[TopicPartition]) -> None:
         """Write what is held if that is possible now; if not, the next owner reads it again."""
         self._write(wait=True)
-        self._owned.difference_update(partitions)
+        self._forget(partitions)
 
     def lost(self, partitions: Sequence[TopicPartition]) -> None:
         """Commit nothing more of these; rows already gathered do no harm."""
-        self._owned.difference_update(partitions)
+        self._forget(partitions)
 
     def step(self, timeout: float) -> None:
         """Poll once; insert and commit when the batch is due."""
@@ -112,33 +128,59 @@ class Projector:
             self._producer.send(refused, lambda _: None)
             return {}
 
+    def _forget(self, partitions: Sequence[TopicPartition]) -> None:
+        self._owned.difference_update(partitions)
+        self._written = {at: position for at, position in self._written.items() if at in self._owned}
+
     def _is_due(self) -> bool:
         if self._failures:
             return self._clock.monotonic() >= self._retry_at
         waited = self._clock.monotonic() - self._batch.began
-        return not self._batch.is_empty and (self._batch.is_full or waited >= BATCH_SECONDS)
+        is_waiting = not self._batch.is_empty and (self._batch.is_full or waited >= BATCH_SECONDS)
+        return is_waiting or (bool(self._written) and self._is_rollup_due())
+
+    def _is_rollup_due(self) -> bool:
+        waited = self._clock.monotonic() - self._rolled_at
+        return not self._touched or len(self._touched) >= ROLLUP_UNITS or waited >= ROLLUP_SECONDS
 
     def _write(self, *, wait: bool) -> None:
-        """Insert, then commit; ProjectionError if the rows do not fit the tables."""
-        if self._batch.is_empty:
-            return
-        if not self._producer.flush(_FLUSH_S):
-            raise LogError(f"what was refused was not acknowledged within {_FLUSH_S} s")
+        """Insert; roll up and commit if that is due, or now if it is to be waited for.
+
+        ProjectionError if the rows do not fit the tables.
+        """
         try:
-            self._batch.insert_into(self._store, self._prefix)
+            self._insert()
+            if self._written and (wait or self._is_rollup_due()):
+                self._settle(wait=wait)
         except MismatchError as error:
-            self._batch = (
-                Batch()
-            )  # not tried again when the consumer closes; it is read again after a restart
+            # not tried again when the consumer closes; it is read again after a restart
+            self._batch, self._written = Batch(), {}
             raise ProjectionError(
                 f"ClickHouse takes no rows: {error}; mend its tables, then start it"
             ) from error
         except UnavailableError as error:
             self._hold(error)
+        else:
+            self._go_on()
+
+    def _insert(self) -> None:
+        if self._batch.is_empty:
             return
-        positions = {at: p for at, p in self._batch.positions().items() if at in self._owned}
-        self._member.commit(positions, wait=wait)
-        self._go_on()
+        if not self._producer.flush(_FLUSH_S):
+            raise LogError(f"what was refused was not acknowledged within {_FLUSH_S} s")
+        self._batch.insert_into(self._store, self._prefix)
+        self._unsettled = min(self._unsettled, self._batch.oldest) if self._written else self._batch.oldest
+        self._touched |= self._batch.touched()
+        self._written |= {at: p for at, p in self._batch.positions().items() if at in self._owned}
+        self._batch = Batch(self._clock.monotonic())
+
+    def _settle(self, *, wait: bool) -> None:
+        """Bring the rollups up to date, then commit."""
+        self._store.roll_up(kept(self._touched, self._clock.now(), self._retention_days))
+        self._rolled_at = self._clock.monotonic()
+        self._touched.clear()
+        self._member.commit(self._written, wait=wait)
+        self._written = {}
 
     def _hold(self, error: UnavailableError) -> None:
         pause = _pause_before(self._failures)
@@ -152,7 +194,6 @@ class Projector:
             self._member.pause(at)
 
     def _go_on(self) -> None:
-        self._batch = Batch(self._clock.monotonic())
         if self._failures:
             _LOG.info("clickhouse.back", failures=self._failures)
             self._failures = 0

@@ -21,48 +21,31 @@ from engine.core.model import (
     Skipped,
 )
 from engine.core.profile import render
-from engine.core.routing import Roster, Subscriber, delivery_id, partition_of, split
+from engine.core.routing import Roster, Subscriber, delivery_id, lean, partition_of, split
 from engine.ports import Output, Record
 from engine.ports import TopicPartition as Partition
 from engine.runtime import telemetry
-from engine.runtime.acceptance import Refused, accept
+from engine.runtime.configuration.payload_schema import Broken, broken
+from engine.runtime.configuration.vault import Keyring
+from engine.runtime.configuration.views import CONFIGURATION_TOPICS, Configuration, View, wait_for
 from engine.runtime.context import Context, Ready
-from engine.runtime.duplicates import Duplicates, digest_of
 from engine.runtime.invalid import invalid_output
+from engine.runtime.owned import Input, Owned
 from engine.runtime.processor import Processor
-from engine.runtime.progress import Flow, Input, Owned
-from engine.runtime.vault import Keyring
-from engine.runtime.views import CONFIGURATION_TOPICS, Configuration, View
+from engine.runtime.progress import Flow
+from engine.runtime.routing.acceptance import BODY_MAX, Refused, accept
+from engine.runtime.routing.duplicates import Duplicates, digest_of
+from engine.runtime.routing.unrecorded import Unrecorded, acknowledged_run
+from engine.runtime.topics import partitions_of
 from schemas import headers
 
 GROUP = "router"
 RECORD_EVERY_S = 0.05
-BATCH_MAX = 500
-BATCH_BYTES_MAX = 256 << 10
 POLL_MAX = 500
 POLL_S = 0.02
-VIEW_WAIT_S = 1.0
-"""How long a message waits for the view that the API had."""
 UNACKNOWLEDGED_MAX = 10_000
 UNACKNOWLEDGED_BYTES_MAX = 32 << 20
 """Outputs that may wait for the broker before the next message is routed."""
-BODY_MAX = 1 << 20
-"""Largest rendered body, bytes: a record with it and an answer stays below the broker's 2 MiB."""
-
-
-class Unrecorded:
-    """A message that is routed, until its RoutedBatch is written."""
-
-    __slots__ = ("first", "left", "routing", "taken", "view")
-
-    def __init__(self, taken: Input, first: int, routing: Routing, view: tuple[int, ...]) -> None:
-        self.taken = taken
-        self.first = first
-        """Offset after the message before it: holes of the log belong to the message they precede."""
-        self.routing = routing
-        self.view = view
-        self.left = 0
-        """Outputs sent and not acknowledged."""
 
 
 class PartitionState:
@@ -95,8 +78,10 @@ class Router:
         self._topic = context.settings.prefix + "messages"
         self._states: dict[Partition, PartitionState] = {}
         self.roster = Roster(self._partitions)
-        configuration = Configuration(context.codec, Keyring(context.vault), self.roster.put)
-        self.view = View(context.log, CONFIGURATION_TOPICS, configuration.fold)
+        self._configuration = Configuration(context.codec, Keyring(context.vault), self.roster.put, lean)
+        self.view = View(context.log, CONFIGURATION_TOPICS, self._configuration.fold)
+        self._knows_catalogue = False
+        """Whether the view has what the catalogue was when the last poll returned."""
         self._view_offsets: tuple[int, ...] = ()
         self._recorded_at = 0.0
         self._unacknowledged_bytes = 0
@@ -145,7 +130,7 @@ class Router:
             self._deliver(unrecorded, message)
 
     def _noted(self, state: PartitionState, unrecorded: Unrecorded) -> Unrecorded:
-        telemetry.MESSAGES_ROUTED.labels(unrecorded.routing.verdict).inc()
+        telemetry.of(telemetry.MESSAGES_ROUTED, unrecorded.routing.verdict).inc()
         state.unrecorded.append(unrecorded)
         return unrecorded
 
@@ -154,6 +139,8 @@ class Router:
     ) -> tuple[MessagePublished, Routing]:
         """Decode and check; Refused if it must go to `invalid`."""
         message = accept(self._context.codec, record, self._settings.payload_max)
+        if not taken.found:
+            self._check_catalogue(message)
         digest = digest_of(message.payload)
         # what has deliveries already was routed before a restart: it stays so
         known = None if taken.found else state.window.digest(message)
@@ -169,6 +156,26 @@ class Router:
             "routed" if known is None else "duplicate",
             bytes=len(message.payload),
         )
+
+    def _check_catalogue(self, message: MessagePublished) -> None:
+        """Refused, but only by what the catalogue says now: the API may know of a type before we do."""
+        if self._broken(message) is None:
+            return
+        if not self._knows_catalogue:
+            self._follow_directory()
+        if (wrong := self._broken(message)) is not None:
+            raise Refused(wrong.reason, f"{wrong.path}: {wrong.rule}")
+
+    def _broken(self, message: MessagePublished) -> Broken | None:
+        return broken(self._configuration.event_types, self._settings.unknown_event_types, message)
+
+    def _follow_directory(self) -> None:
+        """Follow it to where it ends now."""
+        at = {each: self.view.offsets[each] for each in partitions_of(self._context.log, "directory")}
+        last = {(r.topic, r.partition): r.offset for r in self.processor.progress.reader.read(at)}
+        while any(self.view.offsets[partition] <= offset for partition, offset in last.items()):
+            self._follow_view(0.01)
+        self._knows_catalogue = True
 
     def _refuse(self, unrecorded: Unrecorded, refused: Refused, record: Record) -> None:
         codec, now = self._context.codec, self._context.clock.now()
@@ -223,11 +230,7 @@ class Router:
             source_offset=routing.offset,
             body=body,
         )
-        found = {
-            headers.CAUSE: headers.cause("messages", partition, routing.offset),
-            headers.DELIVERY: delivery.delivery_id.encode(),
-            headers.ATTEMPT: b"1",
-        }
+        found = headers.of_delivery(delivery, headers.cause("messages", partition, routing.offset))
         value = self._context.codec.encode(delivery)
         self._send(unrecorded, Output("deliveries", subscriber.partition, endpoint.id.encode(), value, found))
 
@@ -241,29 +244,19 @@ class Router:
         unrecorded.left -= 1
         self._unacknowledged_bytes -= size
 
-    def _wait_for_view(self, record: Record) -> None:
-        """Be no older than the API was when it took the message: who creates an endpoint first is served.
-
-        Bounded, because the header is only as good as whoever wrote it.
-        """
-        seen = record.headers.get(headers.VIEW)
-        at = headers.parse_view(seen) if seen is not None else None
-        if at is None or not 0 <= at[0] < self._partitions:
-            return
-        deadline = self._context.clock.monotonic() + VIEW_WAIT_S
-        while self.view.position("endpoints", at[0]) < at[1] and self._context.clock.monotonic() < deadline:
-            self._follow_view(0.01)
-
     def _follow_view(self, timeout: float = 0) -> None:
         if self.view.advance(timeout) or not self._view_offsets:
             offsets = self.view.offsets
             self._view_offsets = tuple(offsets["endpoints", n] for n in range(self._partitions))
 
+    def _fill(self) -> float:
+        """Share of the places for outputs that wait for the broker that are taken."""
+        waiting, size = len(self.processor.producer), self._unacknowledged_bytes
+        return max(waiting / UNACKNOWLEDGED_MAX, size / UNACKNOWLEDGED_BYTES_MAX)
+
     def _wait_for_room(self) -> None:
         """Let the broker catch up with what a large fan-out has sent."""
-        while len(self.processor.producer) > UNACKNOWLEDGED_MAX or (
-            self._unacknowledged_bytes > UNACKNOWLEDGED_BYTES_MAX
-        ):
+        while self._fill() > 1:
             self.processor.producer.poll(0.01)
 
     # -- recording ---------------------------------------------------------------------
@@ -273,7 +266,7 @@ class Router:
         for at in self._states.keys() - self.processor.progress.owned.keys():
             del self._states[at]
         for at, state in self._states.items():
-            while batch := _acknowledged_run(state.unrecorded):
+            while batch := acknowledged_run(state.unrecorded):
                 self._write(at[1], batch)
 
     def _write(self, partition: int, batch: list[Unrecorded]) -> None:
@@ -296,15 +289,18 @@ class Router:
     def step(self) -> None:
         """Follow the view, route what is there, record what is acknowledged."""
         self._follow_view()
-        for taken, record in self.processor.poll(POLL_S, POLL_MAX):
+        polled = self.processor.poll(POLL_S, POLL_MAX)
+        self._knows_catalogue = False
+        for taken, record in polled:
             self._wait_for_room()
-            self._wait_for_view(record)
+            wait_for(self.view, record, self._context.clock, self._follow_view)
             self.take(taken, record)
         self.processor.turn()
         now = self._context.clock.monotonic()
         if now - self._recorded_at >= RECORD_EVERY_S:
             self._recorded_at = now
             self.record()
+            telemetry.WINDOW_FILL.labels(GROUP).set(self._fill())
 
     def close(self) -> None:
         """Record what is acknowledged, commit, leave."""
@@ -312,26 +308,6 @@ class Router:
         self.record()
         self.processor.close()
         self.view.close()
-
-
-def _acknowledged_run(unrecorded: deque[Unrecorded]) -> list[Unrecorded]:
-    """Take from the front what makes one RoutedBatch: acknowledged, without a gap, of one view."""
-    batch: list[Unrecorded] = []
-    room = BATCH_BYTES_MAX
-    while unrecorded and unrecorded[0].left == 0 and len(batch) < BATCH_MAX and room > 0:
-        head = unrecorded[0]
-        room -= _size(head.routing)
-        if batch and (head.view is not batch[0].view or head.first != batch[-1].routing.offset + 1):
-            break
-        batch.append(unrecorded.popleft())
-    return batch
-
-
-def _size(routing: Routing) -> int:
-    """About how many bytes it takes in a RoutedBatch."""
-    names = sum(len(each) + 2 for each in routing.matched)
-    reasons = sum(len(each.endpoint_id) + len(each.reason) + 4 for each in routing.skipped)
-    return 64 + 4 * len(routing.tenant) + len(routing.message_id) + len(routing.event_type) + names + reasons
 
 
 def _done(batch: Iterable[Unrecorded]) -> None:

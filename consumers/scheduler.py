@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import heapq
 from collections import deque
+from itertools import chain, takewhile
 from threading import Event
 from typing import NamedTuple
 
@@ -19,8 +20,9 @@ from engine.ports import TopicPartition as Partition
 from engine.runtime import telemetry
 from engine.runtime.context import Context, Ready
 from engine.runtime.invalid import invalid_output
+from engine.runtime.owned import Input, Owned
 from engine.runtime.processor import Processor, settle
-from engine.runtime.progress import Flow, Input, Owned
+from engine.runtime.progress import Flow
 from engine.runtime.topics import RETRY_NOW, tier_topic, tier_topics
 from schemas import headers
 
@@ -38,6 +40,7 @@ DUE_BYTES_MAX = 64 << 20
 """What is held of `retry.0`, all partitions together."""
 RESUME_AHEAD_US = 3_000_000
 """A paused partition fetches again only after up to 1 s: resume before what is held runs out."""
+OBSERVE_EVERY_US = 1_000_000
 DECISIONS = frozenset({b"delivered", b"retry", b"failed", b"skipped"})
 RECENT_US = 120_000_000
 RECENT_MAX = 200_000
@@ -101,6 +104,8 @@ class Scheduler:
         self._due: list[Held] = []
         self._due_bytes = 0
         self._order = 0
+        self._observed = 0
+        """When the gauges were set, microseconds since 1970 UTC."""
         self.processor = Processor(
             context.log,
             self._flow(),
@@ -176,7 +181,7 @@ class Scheduler:
     def _schedule(self, taken: Input, ticket: Ticket, record: Record) -> None:
         if ticket.decision == b"retry":
             self.processor.finish(taken, self._retry(ticket, record))
-        elif ticket.decision == b"failed":
+        elif ticket.decision == b"failed" and not headers.is_test(record.headers):
             telemetry.DEAD_LETTERS.inc()
             found = {**record.headers, headers.CAUSE: headers.cause_for(record)}
             output = Output("dead-letters", record.partition, record.key, record.value, found)
@@ -275,6 +280,19 @@ class Scheduler:
         for taken, record in self.processor.poll(min(max(wait_s, 0.001), 0.02), POLL_MAX):
             self.take(taken, record)
         self.processor.turn()
+        self._observe()
+
+    def _observe(self) -> None:
+        """Say what is overdue and how full we are, now and then."""
+        now = self._context.clock.now()
+        if now - self._observed < OBSERVE_EVERY_US:
+            return
+        self._observed = now
+        leaving = (takewhile(lambda held: held.leaves_at <= now, tier.held) for tier in self._tiers.values())
+        overdue = [held.due for held in chain(self._due, *leaving) if held.due <= now]
+        telemetry.RETRIES_OVERDUE.set(len(overdue))
+        telemetry.RETRY_OVERDUE_SECONDS.set((now - min(overdue, default=now)) / 1e6)
+        telemetry.WINDOW_FILL.labels(GROUP).set(len(self.processor.producer) / UNACKNOWLEDGED_MAX)
 
 
 def run(context: Context, stop: Event, ready: Ready) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from prometheus_client import REGISTRY
 
-from consumers.control import UNSEALABLE, Control
+from consumers.control import Control
 from engine.core.change import (
     CommandRejected,
     CreateEndpoint,
@@ -23,8 +23,9 @@ from engine.core.endpoint import Endpoint
 from engine.core.model import Answer, InvalidRecord
 from engine.core.routing import partition_of
 from engine.ports import Output
-from engine.runtime.vault import COMMAND_KEY_ID, AesVault, Keyring
-from engine.runtime.views import NewerRecordError
+from engine.runtime.configuration.decisions import UNSEALABLE
+from engine.runtime.configuration.vault import COMMAND_KEY_ID, AesVault, Keyring
+from engine.runtime.configuration.views import NewerRecordError
 from schemas.codec import PREFIX_BYTES, Codec
 from tests.pipeline.world import CODEC, PARTITIONS, TENANT, VAULT, World, a_world
 
@@ -178,4 +179,4 @@ def test_a_created_fact_holds_no_secret(world: World) -> None:
     record = world.records("changes")[-1]
     fact = CODEC.decode_as(EndpointCreated, record.value)
     assert fact.secret.data_key_id.startswith("dk_")
-    assert world.control._configuration.keyring.open(TENANT, "ep_1", fact.secret) == SECRET
+    assert world.control.configuration.keyring.open(TENANT, "ep_1", fact.secret) == SECRET

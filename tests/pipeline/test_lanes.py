@@ -77,6 +77,36 @@ def test_it_is_drained_when_it_comes_back() -> None:
         assert again == []
 
 
+def test_one_that_dies_again_while_it_catches_up_gives_its_places_back() -> None:
+    """Drained for a lane that has just been unparked: they wait on the log again, nobody else pays."""
+    receiver = Switch("a")
+    with a_world(receiver, waiting=400, endpoint_in_flight=1) as world:
+        world.create_endpoint("a", event_types=("a",), retry_policy=(3_600_000,))
+        world.create_endpoint("ok", event_types=("ok",))
+        world.run(1)
+        for n in range(90):
+            world.publish(f"m{n}", "a")
+        world.run(8)
+        assert snapshots(world)["a"].parked
+        receiver.down.clear()
+        lane, world.answer_us = world.lanes._lanes["a"], lambda message: 500_000
+        world.run_until(lambda: lane.circuit.state == "closed", 60)
+        for n in range(60):
+            world.publish(f"n{n}", "a")
+        world.run_until(lambda: not lane.is_diverted, 60)
+        assert len(lane.waiting) > 30, "all of them were drained for it"
+        receiver.down.add("a")
+        world.run_until(lambda: lane.circuit.state == "open", 30)
+        world.run(1)
+        assert world.lanes.waiting <= 2
+        world.publish("well", "ok")
+        world.run(1)
+        receiver.down.clear()
+        delivered = {("a", "delivered"): 150 - decisions(world)["a", "retry"], ("ok", "delivered"): 1}
+        world.run_until(lambda: Counter(delivered) <= decisions(world), 240)
+        assert all(seen <= 2 for seen in world.seen.values())
+
+
 def test_what_waits_too_long_behind_an_open_circuit_fails() -> None:
     """When the policy's whole span is over: failed, dead letter, without another request."""
     with a_world(Switch("dead"), waiting=50) as world:
@@ -138,9 +168,27 @@ def test_two_copies_of_a_retry_due_in_an_hour_are_one_attempt() -> None:
 STEPS = [("step", "router"), ("step", "router"), ("step", "dispatcher"), ("step", "dispatcher")]
 ACTIONS = st.one_of(
     st.sampled_from([*STEPS, ("step", "scheduler"), ("kill", "dispatcher")]),
-    st.sampled_from([("publish", ""), ("wait", ""), ("wait", "")]),
+    st.sampled_from([("publish", "1"), ("publish", "9"), ("wait", ""), ("wait", "")]),
     st.sampled_from([*STEPS, ("wait", ""), ("round", ""), ("toggle", "a"), ("toggle", "b")]),
+    st.sampled_from(
+        [("arrive", "1"), ("arrive", "2"), ("arrive", "9"), ("rest", ""), ("kill", "dispatcher")]
+    ),
 )
+SLOW_US = (0, 150_000, 300_000, 600_000, 5_000_000)
+"""So long a receiver takes to answer: the longest outlast a snapshot or two, and a kill."""
+
+
+def publish(world: World, count: int) -> None:
+    """Messages for everybody."""
+    for n in range(count):
+        world.publish(f"m{len(world.records('messages'))}-{n}")
+
+
+def rest(world: World) -> None:
+    """Only the dispatcher works, long enough to say in `lanes` how things are."""
+    for _ in range(8):
+        world.step("dispatcher")
+        world.clock.us += 200_000
 
 
 def act(world: World, receiver: Switch, action: str, name: str) -> None:
@@ -152,22 +200,24 @@ def act(world: World, receiver: Switch, action: str, name: str) -> None:
             world.kill(name)
         case "toggle":
             receiver.down ^= {name}
-        case "publish":
-            for n in range(9):
-                world.publish(f"m{len(world.records('messages'))}-{n}")
+        case "publish" | "arrive":
+            publish(world, int(name))
+            world.run(0.5 if action == "arrive" else 0)
         case "round":
             world.run(0.25)
         case "wait":
             world.clock.us += 300_000
+        case _:
+            rest(world)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(ACTIONS, max_size=120), st.sampled_from([1, 4, 10, 20, 40]))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(ACTIONS, min_size=20, max_size=80), st.sampled_from([1, 4, 10, 20, 40]))
 def test_parking_loses_nothing_and_repeats_nothing(actions: list[tuple[str, str]], waiting: int) -> None:
     """Endpoints go down and come back, lanes park and drain, the dispatcher is killed anywhere."""
     receiver = Switch()
     with a_world(receiver, waiting=waiting, endpoint_in_flight=3) as world:
-        world.answer_us = lambda message: crc32(message.encode()) % 5 * 150_000
+        world.answer_us = lambda message: SLOW_US[crc32(message.encode()) % 5]
         for name in ("a", "b", "ok"):
             world.create_endpoint(name, retry_policy=(1_000,) * 20)
         world.run(1)
@@ -183,3 +233,6 @@ def test_parking_loses_nothing_and_repeats_nothing(actions: list[tuple[str, str]
             assert attempt.outcome != "none"
         made = len(world.attempts())
         assert made <= sum(world.seen.values()) <= made + world.killed_in_flight
+        world.kill("dispatcher")
+        world.run(2)
+        assert sum(world.seen.values()) <= made + world.killed_in_flight, "what is done stays done"

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from consumers.router import BATCH_BYTES_MAX, UNACKNOWLEDGED_BYTES_MAX
+from consumers.router import UNACKNOWLEDGED_BYTES_MAX
 from engine.core.accounting import Range, gaps
 from engine.core.model import Answer, InvalidRecord
 from engine.ports import Output
+from engine.runtime.routing.unrecorded import BATCH_BYTES_MAX
 from tests.pipeline.world import ANSWER_US, CODEC, GROUPS, PARTITIONS, POISON, World, a_world
 
 STEP_US = 250_000
@@ -55,7 +56,7 @@ def test_every_kind_of_receiver_gets_its_due() -> None:
         assert ended["gone", "failed"] + ended["gone", "skipped"] + skipped_when_routed == 10
         assert len(world.records("dead-letters")) == 10 + ended["gone", "failed"]
         assert world.seen["http://127.0.0.1/down", "m0"] == 3
-        assert world.control._configuration.endpoints["gone"].disabled_reason == "gone"
+        assert world.control.configuration.endpoints["gone"].disabled_reason == "gone"
 
 
 def test_retries_are_never_early_and_soon() -> None:

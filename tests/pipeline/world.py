@@ -13,19 +13,20 @@ from dataclasses import replace
 from consumers.control import Control
 from consumers.dispatcher import Intake
 from consumers.health import Health
+from consumers.replayer import Replayer
 from consumers.router import Router
 from consumers.scheduler import Scheduler
 from engine.core.change import CreateEndpoint, EndpointSettings, SealedSecret
 from engine.core.model import Answer, AttemptFinished, DeliveryScheduled, MessagePublished, RoutedBatch
 from engine.core.routing import partition_of
 from engine.ports import Output, Record, Request
-from engine.runtime.attempt import Attempts, Inputs
+from engine.runtime.configuration.profiles import load_profiles
+from engine.runtime.configuration.vault import COMMAND_KEY_ID, AesVault, Keyring
 from engine.runtime.context import Context
-from engine.runtime.lanes import Lanes
+from engine.runtime.delivering.attempt import Attempts, Inputs
+from engine.runtime.delivering.lanes import Lanes
 from engine.runtime.memory import MemoryConsumer, MemoryLog
-from engine.runtime.profiles import load_profiles
 from engine.runtime.settings import Settings
-from engine.runtime.vault import COMMAND_KEY_ID, AesVault, Keyring
 from schemas.codec import Codec
 
 PARTITIONS = 2
@@ -38,7 +39,7 @@ CODEC = Codec()
 PROFILES = load_profiles(None)
 VAULT = AesVault(bytes(32))
 TOPICS = ("messages", "routings", "deliveries", "attempts", "dead-letters", "invalid", "changes", "endpoints")
-GROUPS = ("control", "router", "dispatcher", "scheduler", "health")
+GROUPS = ("control", "router", "dispatcher", "scheduler", "health", "replayer")
 
 
 class ManualClock:
@@ -77,6 +78,7 @@ class ScriptedSender:
 
     async def send(self, request: Request) -> Answer:
         """The request is seen, and answered when the clock has moved."""
+        self._world.requests.append((self._world.clock.now(), request))
         key = (request.url, request.headers["webhook-id"])
         seen = self._world.seen[key]
         self._world.seen[key] += 1
@@ -120,7 +122,10 @@ class World:
         self.log = MemoryLog(PARTITIONS, self.clock)
         self.log.changed = NoWait(threading.RLock())
         self.settings = Settings(partitions=PARTITIONS, tiers=("1s", "2s", "4s"), **settings)  # type: ignore[arg-type]
+        self.is_asking = True
+        """Whether the dispatcher asks how complete its view is."""
         self.seen: Counter[tuple[str, str]] = Counter()
+        self.requests: list[tuple[int, Request]] = []
         self.requested_at: list[tuple[tuple[str, str], int]] = []
         self.killed_in_flight = 0
         self._loop = loop
@@ -145,6 +150,8 @@ class World:
                 self.scheduler = Scheduler(self.context())
             case "health":
                 self.health = Health(self.context())
+            case "replayer":
+                self.replayer = Replayer(self.context())
             case "dispatcher":
                 self._loop.run_until_complete(self._start_dispatcher())
 
@@ -160,7 +167,7 @@ class World:
     def kill(self, group: str) -> None:
         """SIGKILL, and a new process: nothing is drained, acknowledged or committed."""
         if group == "dispatcher":
-            self.killed_in_flight += len(self.lanes.requests) + len(self.intake.processor.producer)
+            self.killed_in_flight += len(self.lanes._requests.under_way) + len(self.intake.processor.producer)
             self._loop.run_until_complete(self._abandon())
         consumer = {
             "control": lambda: self.control._inputs.consumer,
@@ -168,15 +175,16 @@ class World:
             "dispatcher": lambda: self.intake.processor.consumer,
             "scheduler": lambda: self.scheduler.processor.consumer,
             "health": lambda: self.health._inputs.consumer,
+            "replayer": lambda: self.replayer.processor.consumer,
         }[group]()
         assert isinstance(consumer, MemoryConsumer)
         consumer.kill()
         self.start(group)
 
     async def _abandon(self) -> None:
-        tasks = list(self.lanes.requests)
+        tasks = list(self.lanes._requests.under_way)
         for task in tasks:
-            task.remove_done_callback(self.lanes._ended)
+            task.remove_done_callback(self.lanes._requests.ended)
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
@@ -191,10 +199,15 @@ class World:
                 self.scheduler.step()
             case "health":
                 self.health.step(0)
+            case "replayer":
+                self.replayer.step()
             case "dispatcher":
                 self._loop.run_until_complete(self._step_dispatcher())
 
     async def _step_dispatcher(self) -> None:
+        assert self.intake.view.freshness is not None
+        if self.is_asking:
+            self.intake.view.freshness.ask()
         self.intake.step(full=False)
         self.lanes.pump()
         await asyncio.sleep(0)
@@ -225,15 +238,20 @@ class World:
         return self.log.append(Output(topic, partition_of(key, PARTITIONS), key.encode(), value))
 
     def create_endpoint(
-        self, name: str, event_types: tuple[str, ...] | None = None, **settings: object
+        self,
+        name: str,
+        event_types: tuple[str, ...] | None = None,
+        *,
+        tenant: str = TENANT,
+        **settings: object,
     ) -> None:
         """Ask control for an endpoint whose receiver is /name."""
         empty = SealedSecret(1, COMMAND_KEY_ID, b"", b"")
-        sealed = Keyring(VAULT).seal(COMMAND_KEY_ID, (TENANT, name), empty, SECRET)
+        sealed = Keyring(VAULT).seal(COMMAND_KEY_ID, (tenant, name), empty, SECRET)
         given = EndpointSettings(f"http://127.0.0.1/{name}", event_types, retry_policy=(1_000, 3_000))
         wanted = replace(given, **settings)  # type: ignore[arg-type]
-        command = CreateEndpoint(f"create-{name}", TENANT, "test", 0, name, wanted, True, sealed)
-        self.append("commands", TENANT, command)
+        command = CreateEndpoint(f"create-{name}", tenant, "test", 0, name, wanted, True, sealed)
+        self.append("commands", tenant, command)
 
     def publish(self, message_id: str, event_type: str = "room.ended", payload: bytes = b"{}") -> int:
         """Publish a message."""
@@ -261,7 +279,8 @@ class World:
 
     def batches(self) -> list[RoutedBatch]:
         """Every RoutedBatch."""
-        return [CODEC.decode_as(RoutedBatch, record.value) for record in self.records("routings")]
+        found = (CODEC.decode(record.value) for record in self.records("routings"))
+        return [each for each in found if isinstance(each, RoutedBatch)]
 
 
 @contextmanager

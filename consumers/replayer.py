@@ -1,0 +1,345 @@
+"""replayer: commands -> deliveries, routings, changes, directory. Makes deliveries again, and test sends.
+
+A resend or a test is one delivery, named on `routings` after it is written, and
+its command is done by that. A replay's command is done by its first snapshot on
+`directory`; from then on the snapshot, not the commit, answers for it, so that a
+long replay holds no offset (docs/adr/0002 and engine.runtime.replaying.running).
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from functools import partial
+from threading import Event
+
+from engine.core.change import REMEMBERED_US, CommandRejected
+from engine.core.endpoint import Endpoint
+from engine.core.model import DeliveryScheduled
+from engine.core.recent import Recent
+from engine.core.replay import (
+    CancelReplay,
+    Replay,
+    ReplayCommand,
+    Resend,
+    Resent,
+    SendTest,
+    StartReplay,
+    begun,
+    cancel,
+    started,
+)
+from engine.ports import Output, Record
+from engine.ports import TopicPartition as Partition
+from engine.runtime import telemetry
+from engine.runtime.configuration.vault import Keyring
+from engine.runtime.configuration.views import (
+    CONFIGURATION_TOPICS,
+    REPLAYS,
+    Configuration,
+    NewerRecordError,
+    View,
+    wait_for,
+)
+from engine.runtime.context import Context, Ready
+from engine.runtime.owned import Input, Owned
+from engine.runtime.processor import Processor, settle
+from engine.runtime.progress import Flow
+from engine.runtime.replaying.candidates import Found, Tools
+from engine.runtime.replaying.originals import GONE, Originals
+from engine.runtime.replaying.remade import By, Remake, batch_of, resent_of
+from engine.runtime.replaying.resuming import Chain, Outputs, is_done, read_back, recover
+from engine.runtime.replaying.running import Running, nobody, nothing, outputs_of, snapshot_output
+from engine.runtime.replaying.surveying import frozen_ends
+from engine.runtime.routing.acceptance import BODY_MAX
+from schemas import headers
+from schemas.codec import UndecodableError, UnknownSchemaError
+
+GROUP = "replayer"
+POLL_MAX = 20
+POLL_S = 0.02
+BUSY_POLL_S = 0.001
+STEP_S = 0.02
+"""How long the replays may take, about, before commands are looked at again."""
+RUNNING_MAX = 4
+"""Replays of a tenant that this process advances at the same time; its others wait their turn."""
+SEEN_MAX = 50_000
+KEPT_US = 30 * 86_400_000_000
+"""How long a replay is shown after its end."""
+_LOG = telemetry.logger(GROUP)
+
+
+def tombstone_of(record: Record) -> Output:
+    """What lets compaction take a snapshot away."""
+    return Output(record.topic, record.partition, record.key, None, {})
+
+
+class Replayer:
+    """The replayer's state: replays under way, and command ids seen."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._partitions = context.log.partitions("commands")
+        self._chains: list[Chain] = []
+        self._early: list[tuple[CancelReplay, tuple[Input, Record], Outputs]] = []
+        """Cancellations of what is just beginning."""
+        self._seen: dict[Partition, Recent[bool]] = {}
+        self._configuration = Configuration(context.codec, Keyring(context.vault))
+        self.view = View(context.log, CONFIGURATION_TOPICS, self._configuration.fold)
+        self.replays: dict[str, Running] = {}
+        remake = Remake(context, self._configuration, self.view)
+        self._originals = Originals(context.log, context.codec)
+        self.processor = Processor(context.log, self._flow(), context.clock, drain_s=context.settings.drain_s)
+        self._tools = Tools(context, self.processor, remake, self._originals)
+
+    def _flow(self) -> Flow:
+        return Flow(
+            GROUP,
+            ("commands",),
+            lambda _, partition: (*outputs_of(partition, self._partitions), ("directory", partition)),
+            recover=partial(recover, self._context.codec),
+            is_done=is_done,
+            owning=self._owning,
+            disowned=self._disowned,
+        )
+
+    # -- rebalances --------------------------------------------------------------------
+
+    def _owning(self, owned: Owned) -> None:
+        """Remember the commands of the last day; take up the partition's replays, forget the oldest."""
+        now = self._context.clock.now()
+        self._remember(owned, now - REMEMBERED_US)
+        for record in self._snapshots(owned.at[1]):
+            replay = self._context.codec.decode_as(Replay, record.value)
+            if replay.status == "running":
+                self._take_up(replay)
+            elif replay.ended_at < now - KEPT_US:
+                self.processor.send(tombstone_of(record), nothing)
+
+    def _remember(self, owned: Owned, since: int) -> None:
+        reader = self.processor.progress.reader
+        seen = self._seen[owned.at] = Recent[bool](REMEMBERED_US, SEEN_MAX)
+        for record in reader.read(reader.since([owned.at], since)):
+            command = self._command(record) if record.offset < owned.next else None
+            if command is not None:
+                seen.put(command.command_id.encode(), True, record.timestamp)
+
+    def _snapshots(self, partition: int) -> list[Record]:
+        """Return the last record of each replay that is not forgotten."""
+        reader = self.processor.progress.reader
+        records = reader.read(reader.starts([("directory", partition)]))
+        latest = {r.key: r for r in records if (r.key or b"").startswith(REPLAYS.encode())}
+        return [record for record in latest.values() if record.value is not None]
+
+    def _take_up(self, replay: Replay) -> None:
+        """Go on with a replay where its last owner was."""
+        found = read_back(self._context.codec, self.processor.progress.reader, replay, self._partitions)
+        self.replays[replay.id] = Running(self._tools, replay, found)
+        _LOG.info("replay.resumed", replay=replay.id, written=len(found.written))
+
+    def _disowned(self, owned: Owned) -> None:
+        self._seen.pop(owned.at, None)
+        for replay_id, running in list(self.replays.items()):
+            if running.replay.partition == owned.at[1]:
+                running.close()
+                del self.replays[replay_id]
+
+    # -- commands ----------------------------------------------------------------------
+
+    def _command(self, record: Record) -> ReplayCommand | None:
+        """Decode a command of ours; None for control's, and for what control puts on `invalid`."""
+        try:
+            command = self._context.codec.decode(record.value)
+        except UndecodableError:
+            return None
+        except UnknownSchemaError as error:
+            where = f"{record.topic}/{record.partition} offset {record.offset}"
+            raise NewerRecordError(f"{where}: {error}: a newer hooklog wrote it; upgrade this one") from error
+        return command if isinstance(command, ReplayCommand) else None
+
+    def take(self, taken: Input, record: Record) -> None:
+        """See to one command."""
+        command = self._command(record)
+        if command is None:
+            settle(taken)
+            return
+        seen, key = self._seen[taken.owner.at], command.command_id.encode()
+        is_repeated = key in seen
+        seen.put(key, True, record.timestamp)
+        if taken.done:
+            return
+        if is_repeated:
+            telemetry.COPIES_DROPPED.labels(GROUP).inc()
+            settle(taken)
+            return
+        wait_for(self.view, record, self._context.clock, self.view.advance)
+        found = taken.found if isinstance(taken.found, Outputs) else Outputs()
+        match command:
+            case Resend():
+                self._resend(command, (taken, record), found)
+            case SendTest():
+                self._send_test(command, (taken, record), found)
+            case StartReplay():
+                self._start(command, (taken, record), found)
+            case CancelReplay():
+                self._cancel(command, (taken, record), found)
+
+    def _resend(self, command: Resend, at: tuple[Input, Record], found: Outputs) -> None:
+        source = command.source_partition, command.source_offset
+        endpoint = self._tools.remake.endpoint(command.endpoint_id, command.tenant)
+        if found.written is not None:
+            self._made(command, at, None, found.written)
+        elif endpoint is None or not endpoint.enabled:
+            self._reject(command, at, nobody(command.endpoint_id))
+        elif (original := self._originals.find(command)) is None:
+            self._reject(command, at, GONE)
+        else:
+            by = By(command.command_id, "resend", command.delivery_id)
+            self._written(command, at, self._tools.remake.of_original(original, source, endpoint, by))
+
+    def _send_test(self, command: SendTest, at: tuple[Input, Record], found: Outputs) -> None:
+        endpoint = self._tools.remake.endpoint(command.endpoint_id, command.tenant)
+        if found.written is not None:
+            self._made(command, at, None, found.written)
+        elif endpoint is None:
+            self._reject(command, at, f"endpoint {command.endpoint_id!r} does not exist")
+        else:
+            record = at[1]
+            source = record.partition, record.offset
+            made = self._tools.remake.of_test(command, (record.timestamp, source), endpoint)
+            self._written(command, at, made)
+
+    def _written(
+        self, command: Resend | SendTest, at: tuple[Input, Record], delivery: DeliveryScheduled
+    ) -> None:
+        if len(delivery.body) > BODY_MAX:
+            self._reject(command, at, f"the body would be larger than {BODY_MAX} bytes")
+        else:
+            output = self._tools.remake.output(delivery, headers.cause_for(at[1]))
+            self._made(command, at, output, resent_of(delivery))
+
+    def _made(
+        self, command: Resend | SendTest, at: tuple[Input, Record], delivery: Output | None, resent: Resent
+    ) -> None:
+        """Write the delivery unless it is there already, then name it."""
+        taken, record = at
+        named = batch_of([resent], command, self._context.clock.now())
+        outputs = [] if delivery is None else [delivery]
+        outputs.append(self._output("routings", None, named, record))
+        self._chains.append(Chain(taken, deque(outputs)))
+
+    def _start(self, command: StartReplay, at: tuple[Input, Record], found: Outputs) -> None:
+        """Freeze the end in the fact, then write the first snapshot."""
+        taken, record = at
+        endpoints = self._endpoints_of(command)
+        if found.started is None and not any(each.enabled for each in endpoints):
+            self._reject(command, at, nobody(command.endpoint_id))
+            return
+        fact, outputs = found.started, deque[Output]()
+        if fact is None:
+            now, reader = self._context.clock.now(), self.processor.progress.reader
+            ends = frozen_ends(self._context.log, reader, command.only, command.until, now)
+            fact = started(command, now, ends)
+            outputs.append(self._output("changes", command.tenant, fact, record))
+        ends_of = self.processor.progress.end
+        positions = tuple(ends_of(each) for each in outputs_of(record.partition, self._partitions))
+        replay = begun(fact, (record.partition, record.offset), positions)
+        outputs.append(snapshot_output(self._context, replay, headers.cause_for(record)))
+        self._chains.append(Chain(taken, outputs, replay))
+
+    def _endpoints_of(self, command: StartReplay) -> list[Endpoint]:
+        remake = self._tools.remake
+        if command.endpoint_id:
+            one = remake.endpoint(command.endpoint_id, command.tenant)
+            return [] if one is None else [one]
+        return remake.of_tenant(command.tenant)
+
+    def _cancel(self, command: CancelReplay, at: tuple[Input, Record], found: Outputs) -> None:
+        taken, record = at
+        if any(each.begins is not None and each.begins.id == command.replay_id for each in self._chains):
+            self._early.append((command, at, found))
+            return
+        running = self.replays.get(command.replay_id)
+        if running is not None and running.replay.tenant == command.tenant:
+            fact = found.cancelled or cancel(running.replay, command, self._context.clock.now())
+            is_told = found.cancelled is not None
+            if running.cancel(fact, headers.cause_for(record), taken, is_told=is_told):
+                return
+        self._reject(command, at, f"replay {command.replay_id!r} has ended, or never began")
+
+    def _reject(self, command: ReplayCommand, at: tuple[Input, Record], reason: str) -> None:
+        taken, record = at
+        telemetry.COMMANDS.labels("rejected").inc()
+        fact = CommandRejected(
+            command.command_id,
+            command.tenant,
+            command.actor,
+            self._context.clock.now(),
+            "" if isinstance(command, CancelReplay) else command.endpoint_id,
+            type(command).__name__,
+            reason,
+        )
+        self._chains.append(Chain(taken, deque([self._output("changes", command.tenant, fact, record)])))
+
+    def _output(self, topic: str, key: str | None, value: object, record: Record) -> Output:
+        encoded, found = self._context.codec.encode(value), {headers.CAUSE: headers.cause_for(record)}
+        return Output(topic, record.partition, None if key is None else key.encode(), encoded, found)
+
+    # -- the loop ----------------------------------------------------------------------
+
+    def _advance_chains(self) -> None:
+        """Write what may be written next."""
+        owned = self.processor.progress.owned
+        self._chains = [each for each in self._chains if owned.get(each.taken.owner.at) is each.taken.owner]
+        for chain in [each for each in self._chains if not each.is_waiting]:
+            if chain.outputs:
+                chain.is_waiting = True
+                self.processor.send(chain.outputs.popleft(), chain.acknowledged)
+            else:
+                settle(chain.taken)
+                self._chains.remove(chain)
+                if chain.begins is not None:
+                    self.replays[chain.begins.id] = Running(self._tools, chain.begins, Found())
+
+    def _advance_replays(self) -> None:
+        """Let each go on a little: one tenant's slow ones hold up no other tenant's."""
+        turns: Counter[str] = Counter()
+        share_s = STEP_S / max(1, len(self.replays))
+        for running in list(self.replays.values()):
+            tenant = running.replay.tenant
+            turns[tenant] += 1
+            if turns[tenant] <= RUNNING_MAX or running.is_ending:
+                running.step(share_s)
+            if running.over:
+                running.close()
+                self.replays.pop(running.replay.id, None)
+
+    def step(self) -> None:
+        """Take commands in, write what is due, advance the replays a little."""
+        self.view.advance()
+        is_busy = self._chains or self.replays
+        for taken, record in self.processor.poll(BUSY_POLL_S if is_busy else POLL_S, POLL_MAX):
+            self.take(taken, record)
+        self._advance_chains()
+        early, self._early = self._early, []
+        for command, at, found in early:
+            if self.processor.progress.owned.get(at[0].owner.at) is at[0].owner:
+                self._cancel(command, at, found)
+        self._advance_replays()
+        telemetry.REPLAYS_RUNNING.set(len(self.replays))
+        self.processor.turn()
+
+    def close(self) -> None:
+        """Drain, commit, leave."""
+        self.processor.close()
+        self._originals.close()
+        self.view.close()
+
+
+def run(context: Context, stop: Event, ready: Ready) -> None:
+    """Run until `stop` is set."""
+    replayer = Replayer(context)
+    replayer.view.load()
+    ready()
+    while not stop.is_set():
+        replayer.step()
+    replayer.close()
