@@ -10,16 +10,51 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from engine.api import endpoints, messages, problems, system
+from engine.api import (
+    bots,
+    bots_retry,
+    changes,
+    endpoints,
+    event_types,
+    health,
+    history,
+    keys,
+    messages,
+    problems,
+    replays,
+    resends,
+    rotation,
+    system,
+    tenants,
+    test_sends,
+)
+from engine.api.metrics import Counted
 from engine.api.models import MessageBatch, MessageInput, ProblemAnswer
 from engine.api.problems import Problem
 from engine.api.services import Services
 from engine.core.profile import VERSION
 
+_ROUTES = (
+    messages,  # first: they are looked through in this order, and publishing is what is asked most
+    tenants,
+    keys,
+    event_types,
+    endpoints,
+    health,
+    rotation,
+    test_sends,
+    resends,
+    replays,
+    history,
+    changes,
+    bots,
+    bots_retry,
+    system,
+)
 _ENVELOPE = 16 << 10
 _BATCH_PAYLOADS = 64
 _REFERENCE = "#/components/schemas/{model}"
-_ERRORS = (400, 401, 404, 409, 413, 415, 422, 503)
+_ERRORS = (400, 401, 403, 404, 409, 410, 413, 415, 422, 503)
 
 
 class LimitBody:
@@ -76,9 +111,10 @@ def create_app(services: Services) -> FastAPI:
     )
     app.state.services = services
     app.add_middleware(LimitBody, payload_max=services.context.settings.payload_max)
+    app.add_middleware(Counted)
     problems.install(app)
-    for router in (endpoints.router, messages.router, system.router):
-        app.include_router(router)
+    for module in _ROUTES:
+        app.include_router(module.router)
     document = orjson.dumps(openapi(app))
 
     @app.get("/openapi.json", include_in_schema=False)

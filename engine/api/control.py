@@ -5,27 +5,46 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
+from typing import TypeVar, assert_never
 
 from engine.api.problems import Problem
 from engine.api.publisher import Publisher
 from engine.core.change import (
+    REMEMBERED_US,
     Command,
+    CommandBase,
     CommandRejected,
     CreateEndpoint,
+    DeleteEndpoint,
     DisableEndpoint,
     EnableEndpoint,
-    EndpointCreated,
-    EndpointDeleted,
-    EndpointDisabled,
-    EndpointEnabled,
-    EndpointUpdated,
+    EndpointFact,
+)
+from engine.core.directory import (
+    DataKeyRewrapped,
+    DirectoryCommand,
+    DirectoryFact,
+    EventTypeDeleted,
+    EventTypePut,
+    KeyCreated,
+    KeyRevoked,
+    TenantCreated,
+    TenantDeleted,
 )
 from engine.core.endpoint import ALREADY, Endpoint
+from engine.core.replay import ReplayCommand
 from engine.core.routing import partition_of
-from engine.ports import Output
+from engine.ports import Output, Record
+from engine.runtime import telemetry
+from engine.runtime.configuration.views import CONFIGURATION_TOPICS, Configuration, View
 from engine.runtime.context import Context
-from engine.runtime.views import CONFIGURATION_TOPICS, Configuration, View
+from engine.runtime.topics import partitions_of
 from schemas import headers
+from schemas.codec import UnknownSchemaError
+
+R = TypeVar("R")
+Fact = EndpointFact | DirectoryFact | CommandRejected
 
 DECIDED_WITHIN_S = 10.0
 SETTLE_S = 0.025
@@ -41,34 +60,35 @@ _STATUS_BY_REASON = (
     ("secret cannot be opened", 503),
 )
 """How a rejection is answered: part of its reason, which the control group words; 409 for any other."""
-_FACTS = (EndpointCreated, EndpointUpdated, EndpointEnabled, EndpointDisabled, EndpointDeleted)
-
-EndpointFact = EndpointCreated | EndpointUpdated | EndpointEnabled | EndpointDisabled | EndpointDeleted
 
 
 class Control:
-    """Writes commands; follows `changes` from its end and the configuration from its beginning."""
+    """Writes commands; follows the configuration from its beginning, and `changes` from a day ago on.
+
+    For so long a repeated command leads to no new fact, and is answered by the first one's.
+    """
 
     def __init__(
         self, context: Context, configuration: Configuration, publisher: Publisher, limit_s: float
     ) -> None:
         """Make it on the loop; `load` comes next. `limit_s`: how long a decision is waited for."""
         self._log = context.log
+        self._clock = context.clock
         self._limit_s = limit_s
         self._loop = asyncio.get_running_loop()
         self._moved = asyncio.Event()
         self._codec = context.codec
         self._publisher = publisher
-        self._facts: OrderedDict[str, EndpointFact | CommandRejected] = OrderedDict()
+        self._facts: OrderedDict[str, Fact] = OrderedDict()
         self._stopped = threading.Event()
         self.configuration = configuration
 
     def load(self) -> None:
         """Connect, and read the configuration to its end; blocks."""
         reader = self._log.reader()
-        ends = reader.ends([("changes", n) for n in range(self._log.partitions("changes"))])
+        starts = reader.since(partitions_of(self._log, "changes"), self._clock.now() - REMEMBERED_US)
         reader.close()
-        self._changes = self._log.follower(ends)
+        self._changes = self._log.follower(starts)
         self._view = View(self._log, CONFIGURATION_TOPICS, self.configuration.fold)
         self._view.load()
 
@@ -82,7 +102,7 @@ class Control:
         while not self._stopped.is_set():
             if records := self._changes.poll(_POLL_S, _BATCH):
                 for record in records:
-                    self._remember(self._codec.decode(record.value))
+                    self._remember(record)
                 self._loop.call_soon_threadsafe(self._moved.set)
         self._changes.close()
 
@@ -99,21 +119,53 @@ class Control:
 
     async def ask(self, command: Command) -> Endpoint:
         """Return the endpoint as it is afterwards; Problem 404, 409, 422 or, at most 10 s later, 503."""
+        return await self._asked(command, lambda: self._changed(command))
+
+    async def ask_directory(self, command: DirectoryCommand) -> DirectoryFact:
+        """Return the fact once our view has it, a repeat's the first; Problem 404, 409, 422 or 503."""
+        return await self._asked(command, lambda: self._listed(command))
+
+    async def ask_replayer(self, command: ReplayCommand, done: Callable[[], R | None]) -> R:
+        """Return what `done` finds once the replayer has done it; Problem 404, 409 or 503."""
+
+        def looked() -> R | None:
+            self.check_refused(command)
+            return done()
+
+        return await self._asked(command, looked)
+
+    def check_refused(self, command: CommandBase) -> None:
+        """Problem 404 or 409 if the command was rejected."""
+        fact = self._facts.get(command.command_id)
+        if isinstance(fact, CommandRejected):
+            raise rejected(fact)
+
+    async def write(self, command: CommandBase) -> None:
+        """Write a command, with how far our view of the tenant's endpoints is."""
         partition = partition_of(command.tenant, self._log.partitions("commands"))
+        found = {headers.VIEW: self.seen(command.tenant)}
         key, value = command.tenant.encode(), self._codec.encode(command)
-        await self._publisher.publish(Output("commands", partition, key, value))
+        await self._publisher.publish(Output("commands", partition, key, value, found))
+
+    async def _asked(self, command: CommandBase, done: Callable[[], R | None]) -> R:
+        """Write the command and wait for what it leads to; Problem 503 if that takes longer than 10 s."""
+        await self.write(command)
         try:
             async with asyncio.timeout(self._limit_s):
-                while (endpoint := self._done(command)) is None:
+                while (found := done()) is None:
                     await self._next_move()
         except TimeoutError:
             raise Problem(
                 503,
                 f"the command is on the log, and was not decided within {self._limit_s:g} s: "
-                "is the control group running? It may still take effect",
+                "is the control group running, and the replayer? It may still take effect",
             ) from None
         await asyncio.sleep(SETTLE_S)
-        return endpoint
+        return found
+
+    def was_decided(self, command_id: str) -> bool:
+        """Whether a command of this id has been decided before: then a request is a repeat."""
+        return command_id in self._facts
 
     async def secret_of(self, endpoint: Endpoint) -> str:
         """Return the newest signing secret; Problem 404 or, at most 10 s later, 503."""
@@ -144,21 +196,37 @@ class Control:
         self._moved.clear()
         await self._moved.wait()
 
-    def _remember(self, fact: object) -> None:
-        if isinstance(fact, (*_FACTS, CommandRejected)):
-            self._facts[fact.command_id] = fact
+    def _remember(self, record: Record) -> None:
+        try:
+            fact = self._codec.decode(record.value)
+        except UnknownSchemaError:  # a newer control decided it: no command of ours leads there
+            telemetry.UNKNOWN_SCHEMA.labels("changes").inc()
+            return
+        if isinstance(fact, EndpointFact | DirectoryFact | CommandRejected):
+            self._facts[fact.command_id] = fact  # of several the last says it: the first prepared for it
             if len(self._facts) > _REMEMBERED:
                 self._facts.popitem(last=False)
 
-    def _done(self, command: Command) -> Endpoint | None:
+    def _changed(self, command: Command) -> Endpoint | None:
         """Return the endpoint once our view has what the command led to; None before."""
         fact = self._facts.get(command.command_id)
         if isinstance(fact, CommandRejected) and fact.reason != ALREADY:
             raise rejected(fact)
-        if fact is None or isinstance(fact, CommandRejected):
+        if not isinstance(fact, EndpointFact):
             return _as_wanted(command, self.configuration.endpoints.get(command.endpoint_id))
         endpoint = self.configuration.endpoints.get(fact.endpoint_id)
-        return endpoint if endpoint is not None and endpoint.version >= fact.version else None
+        if endpoint is None or endpoint.version < fact.version:
+            return None
+        return _still_there(command, endpoint)
+
+    def _listed(self, command: DirectoryCommand) -> DirectoryFact | None:
+        """Return the fact that the command led to once our view has it; None before."""
+        fact = self._facts.get(command.command_id)
+        if isinstance(fact, CommandRejected):
+            raise rejected(fact)
+        if not isinstance(fact, DirectoryFact) or not _shows(self.configuration, fact):
+            return None
+        return fact
 
 
 def _as_wanted(command: Command, endpoint: Endpoint | None) -> Endpoint | None:
@@ -169,9 +237,51 @@ def _as_wanted(command: Command, endpoint: Endpoint | None) -> Endpoint | None:
         case DisableEndpoint():
             return endpoint if endpoint is not None and not endpoint.enabled else None
         case CreateEndpoint():
-            return endpoint
+            return None if endpoint is None else _still_there(command, endpoint)
         case _:
             return None
+
+
+def _still_there(command: Command, endpoint: Endpoint) -> Endpoint:
+    """Return it; Problem 409 or 404 if it was deleted since, and not by this command."""
+    if not endpoint.deleted or isinstance(command, DeleteEndpoint):
+        return endpoint
+    if isinstance(command, CreateEndpoint):
+        raise Problem(
+            409,
+            f"this request was made before, and its endpoint {endpoint.id!r} was deleted since: "
+            "choose a new Idempotency-Key for a new endpoint",
+        )
+    raise Problem(404, f"endpoint {endpoint.id!r} was deleted meanwhile")
+
+
+def _shows(configuration: Configuration, fact: DirectoryFact) -> bool:
+    """Whether a view has what a fact says, or something newer."""
+    match fact:
+        case TenantCreated():
+            return fact.tenant in configuration.tenants
+        case TenantDeleted():
+            return _is_gone(configuration, fact.tenant)
+        case KeyCreated():
+            return fact.key_id in configuration.keys
+        case KeyRevoked():
+            key = configuration.keys.get(fact.key_id)
+            return key is None or key.revoked_at > 0
+        case EventTypePut() | EventTypeDeleted():
+            known = configuration.event_types.get(fact.name)
+            is_newer = known is not None and known.updated_at >= fact.at
+            return is_newer or (known is None and isinstance(fact, EventTypeDeleted))
+        case DataKeyRewrapped():
+            return configuration.keyring.master_key_of(fact.data_key_id) in (None, fact.master_key_id)
+    assert_never(fact)
+
+
+def _is_gone(configuration: Configuration, tenant: str) -> bool:
+    """Whether a view has all of a tenant's deletion."""
+    known = configuration.tenants.get(tenant)
+    is_deleted = known is None or known.deleted
+    valid = (key for key in list(configuration.keys.values()) if key.tenant == tenant and not key.revoked_at)
+    return is_deleted and next(valid, None) is None and not configuration.of_tenant(tenant)
 
 
 def rejected(fact: CommandRejected) -> Problem:

@@ -81,9 +81,10 @@ def answer(endpoint: Endpoint) -> EndpointAnswer:
 
 def _check_url(context: Context, url: str, profile: Profile) -> None:
     """`https_only = "always"` gives way only where private networks are allowed: in `hooklog dev`."""
-    private = bool(context.settings.egress_allow)
+    allowed = context.settings.egress_allow
+    private = bool(allowed)
     allow_http = context.settings.allow_http and (private or profile.https_only != "always")
-    check_url(url, allow_http=allow_http, private=private)
+    check_url(url, allow_http=allow_http, private=private, allowed=allowed)
 
 
 def _check_headers(headers: Mapping[str, str], profile: Profile) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Any
 
 import orjson
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Response
 
 from engine.api import endpoint_rules as rules
-from engine.api.auth import Authenticated, Caller, Needed
-from engine.api.ids import Origin, origin
+from engine.api.auth import Caller, CanManage, CanRead, Needed
+from engine.api.bodies import StrictRoute
+from engine.api.ids import IdempotencyKey, Origin, base, origin, used_before
 from engine.api.models import CreatedAnswer, EndpointAnswer, EndpointInput, EndpointList, EndpointPatch
+from engine.api.pages import Cursor, Limit, Place, page
 from engine.api.problems import FieldError, Problem, wrong
 from engine.api.services import Services
 from engine.core.change import (
@@ -20,17 +22,15 @@ from engine.core.change import (
     DeleteEndpoint,
     DisableEndpoint,
     EnableEndpoint,
-    SealedSecret,
     UpdateEndpoint,
 )
 from engine.core.endpoint import Endpoint
 from engine.core.profile import generate_secret
-from engine.runtime.vault import COMMAND_KEY_ID
 
-router = APIRouter(prefix="/v1/endpoints", tags=["endpoints"])
+router = APIRouter(prefix="/v1/endpoints", tags=["endpoints"], route_class=StrictRoute)
 
-IdempotencyKey = Annotated[str | None, Header(description="A repeat with the same key changes nothing.")]
-Base = tuple[str, str, str, int, str]
+About = tuple[str, str, str, int, str]
+"""What every command about an endpoint begins with."""
 _BY_HAND = "disabled by hand"
 
 
@@ -38,7 +38,7 @@ _BY_HAND = "disabled by hand"
 async def create_endpoint(
     given: EndpointInput,
     services: Needed,
-    caller: Authenticated,
+    caller: CanManage,
     response: Response,
     idempotency_key: IdempotencyKey = None,
 ) -> CreatedAnswer:
@@ -53,52 +53,52 @@ async def create_endpoint(
         if endpoint.id == command.endpoint_id and await services.control.secret_of(endpoint) == secret:
             shown = {"secret": secret}
     if endpoint.id != command.endpoint_id:
-        raise wrong(FieldError("Idempotency-Key", "was used before, with another body: choose a new one"))
-    response.headers["Location"] = f"{router.prefix}/{endpoint.id}"
+        raise used_before()
+    response.headers["Location"] = _path(endpoint)
     return CreatedAnswer(**rules.answer(endpoint).model_dump(), **shown)
 
 
 @router.get("", response_model=EndpointList)
 async def list_endpoints(
     services: Needed,
-    caller: Authenticated,
+    caller: CanRead,
     tenant: str | None = None,
-    limit: Annotated[int, Query(ge=1, le=500)] = 50,
-    cursor: str | None = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
 ) -> EndpointList:
     """List endpoints, oldest first, of one tenant or of all."""
-    wanted = caller.tenant or tenant
-    after = _cursor(cursor)
-    found = sorted(
-        (_place(endpoint), endpoint)
+    wanted = caller.scope_of(tenant)
+    endpoints = (
+        endpoint
         for endpoint in list(services.configuration.endpoints.values())
-        if not endpoint.deleted and wanted in (None, endpoint.tenant) and _place(endpoint) > after
+        if not endpoint.deleted and wanted in (None, endpoint.tenant)
     )
-    page = [endpoint for _, endpoint in found[:limit]]
-    more = f"{page[-1].created_at}.{page[-1].id}" if len(found) > limit else None
-    return EndpointList(data=[rules.answer(endpoint) for endpoint in page], next=more)
+    found, more = page(endpoints, _place, limit, cursor)
+    return EndpointList(data=[rules.answer(endpoint) for endpoint in found], next=more)
 
 
 @router.get("/{endpoint_id}", response_model=EndpointAnswer)
-async def get_endpoint(endpoint_id: str, services: Needed, caller: Authenticated) -> EndpointAnswer:
+async def get_endpoint(endpoint_id: str, services: Needed, caller: CanRead) -> EndpointAnswer:
     """Show one endpoint."""
-    return rules.answer(_known(services, caller, endpoint_id))
+    return rules.answer(known(services, caller, endpoint_id))
 
 
 @router.patch("/{endpoint_id}", response_model=EndpointAnswer)
 async def update_endpoint(
-    endpoint_id: str, given: EndpointPatch, services: Needed, caller: Authenticated
+    endpoint_id: str, given: EndpointPatch, services: Needed, caller: CanManage
 ) -> EndpointAnswer:
     """Change what the body names; `enabled` too."""
-    endpoint = _known(services, caller, endpoint_id)
+    endpoint = known(services, caller, endpoint_id)
+    if "secret" in given.model_fields_set:
+        raise wrong(FieldError("secret", f"cannot be changed here: use POST {_path(endpoint)}/rotate-secret"))
     fields = tuple(name for name in rules.SETTINGS if name in given.model_fields_set)
     if fields:
         changed = rules.settings_of(given)
         merged = replace(endpoint.settings, **{name: getattr(changed, name) for name in fields})
         secret = await services.control.secret_of(endpoint) if "profile" in fields else None
         rules.check_settings(services.context, merged, secret)
-        base = _base(services, caller, origin(caller, "", None), endpoint)
-        endpoint = await services.control.ask(UpdateEndpoint(*base, fields, changed))
+        made_by = about(services, caller, origin(caller, "", None), endpoint)
+        endpoint = await services.control.ask(UpdateEndpoint(*made_by, fields, changed))
     if "enabled" in given.model_fields_set:
         made = origin(caller, "", None)
         endpoint = await _set_enabled(services, caller, made, endpoint, wanted=given.enabled)
@@ -106,29 +106,29 @@ async def update_endpoint(
 
 
 @router.delete("/{endpoint_id}", status_code=204)
-async def delete_endpoint(endpoint_id: str, services: Needed, caller: Authenticated) -> None:
+async def delete_endpoint(endpoint_id: str, services: Needed, caller: CanManage) -> None:
     """Delete an endpoint with its secrets; deliveries under way are skipped."""
-    endpoint = _known(services, caller, endpoint_id)
-    base = _base(services, caller, origin(caller, "", None), endpoint)
-    await services.control.ask(DeleteEndpoint(*base))
+    endpoint = known(services, caller, endpoint_id)
+    made_by = about(services, caller, origin(caller, "", None), endpoint)
+    await services.control.ask(DeleteEndpoint(*made_by))
 
 
 @router.post("/{endpoint_id}/enable", response_model=EndpointAnswer)
 async def enable_endpoint(
-    endpoint_id: str, services: Needed, caller: Authenticated, idempotency_key: IdempotencyKey = None
+    endpoint_id: str, services: Needed, caller: CanManage, idempotency_key: IdempotencyKey = None
 ) -> EndpointAnswer:
     """Deliver to it from now on; what was skipped stays skipped."""
-    endpoint = _known(services, caller, endpoint_id)
+    endpoint = known(services, caller, endpoint_id)
     made = origin(caller, f"POST /v1/endpoints/{endpoint_id}/enable", idempotency_key)
     return rules.answer(await _set_enabled(services, caller, made, endpoint, wanted=True))
 
 
 @router.post("/{endpoint_id}/disable", response_model=EndpointAnswer)
 async def disable_endpoint(
-    endpoint_id: str, services: Needed, caller: Authenticated, idempotency_key: IdempotencyKey = None
+    endpoint_id: str, services: Needed, caller: CanManage, idempotency_key: IdempotencyKey = None
 ) -> EndpointAnswer:
     """Deliver nothing more; what waits is skipped."""
-    endpoint = _known(services, caller, endpoint_id)
+    endpoint = known(services, caller, endpoint_id)
     made = origin(caller, f"POST /v1/endpoints/{endpoint_id}/disable", idempotency_key)
     return rules.answer(await _set_enabled(services, caller, made, endpoint, wanted=False))
 
@@ -138,8 +138,10 @@ async def _set_enabled(
 ) -> Endpoint:
     if endpoint.enabled == wanted:
         return endpoint
-    base = _base(services, caller, made, endpoint)
-    return await services.control.ask(EnableEndpoint(*base) if wanted else DisableEndpoint(*base, _BY_HAND))
+    made_by = about(services, caller, made, endpoint)
+    return await services.control.ask(
+        EnableEndpoint(*made_by) if wanted else DisableEndpoint(*made_by, _BY_HAND)
+    )
 
 
 def _creation(
@@ -150,47 +152,49 @@ def _creation(
     chosen = None if given.secret is None else given.secret.get_secret_value()
     profile = rules.check_settings(context, settings, chosen)
     clear = chosen or generate_secret(profile, os.urandom(32))
-    body = given.model_dump(mode="json", exclude={"secret"}) | {"chosen": chosen}
+    tenant = tenant_of(caller, given.tenant)
+    body = given.model_dump(mode="json", exclude={"secret"}) | {"tenant": tenant, "chosen": chosen}
     endpoint_id = made.endpoint_id(orjson.dumps(body, option=orjson.OPT_SORT_KEYS), context.vault.command_key)
-    unsealed = SealedSecret(1, COMMAND_KEY_ID, b"", b"")
-    keyring = services.configuration.keyring
-    sealed = keyring.seal(COMMAND_KEY_ID, (given.tenant, endpoint_id), unsealed, clear)
-    base: Base = (made.command_id(), given.tenant, caller.actor, context.clock.now(), endpoint_id)
-    return CreateEndpoint(*base, settings, given.enabled, sealed), clear
+    sealed = services.configuration.keyring.seal_command(tenant, endpoint_id, 1, clear)
+    made_by = base(services, caller, made, tenant)
+    return CreateEndpoint(*made_by, endpoint_id, settings, given.enabled, sealed), clear
+
+
+def tenant_of(caller: Caller, given: str | None) -> str:
+    """Return the tenant that something new is of; Problem 403 or 422."""
+    tenant = caller.scope_of(given)
+    if tenant is None:
+        raise wrong(FieldError("tenant", "is missing: this API key is bound to none"))
+    return tenant
 
 
 def _created_before(services: Services, made: Origin) -> Endpoint | None:
-    """Return the endpoint that a request with the same Idempotency-Key has made, whatever its body."""
+    """Return the endpoint that a request with the same Idempotency-Key has made, whatever its body.
+
+    One that was deleted since is none: control knows the command, and the answer is 409.
+    """
     if not made.is_repeatable:
         return None
     endpoints = list(services.configuration.endpoints.values())
-    return next((e for e in endpoints if e.id.startswith(made.endpoint_prefix)), None)
+    return next((e for e in endpoints if e.id.startswith(made.endpoint_prefix) and not e.deleted), None)
 
 
-def _known(services: Services, caller: Caller, endpoint_id: str) -> Endpoint:
+def known(services: Services, caller: Caller, endpoint_id: str) -> Endpoint:
+    """Return an endpoint that the caller may know of; Problem 404."""
     endpoint = services.configuration.endpoints.get(endpoint_id)
-    if endpoint is None or endpoint.deleted or caller.tenant not in (None, endpoint.tenant):
+    if endpoint is None or endpoint.deleted or not caller.sees(endpoint.tenant):
         raise Problem(404, f"there is no endpoint {endpoint_id!r}")
     return endpoint
 
 
-def _base(services: Services, caller: Caller, made: Origin, endpoint: Endpoint) -> Base:
-    """What every command begins with."""
-    return (
-        made.command_id(),
-        endpoint.tenant,
-        caller.actor,
-        services.context.clock.now(),
-        endpoint.id,
-    )
+def about(services: Services, caller: Caller, made: Origin, endpoint: Endpoint) -> About:
+    """What a command about an endpoint begins with."""
+    return *base(services, caller, made, endpoint.tenant), endpoint.id
 
 
-def _place(endpoint: Endpoint) -> tuple[int, str]:
-    return endpoint.created_at, endpoint.id
+def _path(endpoint: Endpoint) -> str:
+    return f"{router.prefix}/{endpoint.id}"
 
 
-def _cursor(cursor: str | None) -> tuple[int, str]:
-    created_at, _, endpoint_id = (cursor or "0.").partition(".")
-    if not created_at.isdecimal() or len(created_at) > 20:
-        raise wrong(FieldError("cursor", "is none that was given out: begin without"))
-    return int(created_at), endpoint_id
+def _place(endpoint: Endpoint) -> Place:
+    return Place(endpoint.created_at, endpoint.id)

@@ -10,11 +10,16 @@ import os
 from base64 import urlsafe_b64encode
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import Annotated
+
+from fastapi import Header
 
 from engine.api.auth import Caller
-from engine.api.problems import FieldError, wrong
+from engine.api.problems import FieldError, Problem, wrong
+from engine.api.services import Services
 
 HEADER = "Idempotency-Key"
+IdempotencyKey = Annotated[str | None, Header(description="A repeat with the same key changes nothing.")]
 _KEY_MAX = 255
 _DIGEST_CHARACTERS = 8
 
@@ -40,10 +45,27 @@ class Origin:
         digest = blake2b(body, key=key, digest_size=_DIGEST_CHARACTERS // 2).hexdigest()
         return self.endpoint_prefix + digest
 
+    def key_id(self) -> str:
+        """16 hexadecimal digits for an API key."""
+        return blake2b(b"key", key=self.token, digest_size=8).hexdigest()
+
     @property
     def endpoint_prefix(self) -> str:
         """What the ids of an endpoint from this request begin with, whatever its body."""
         return "ep_" + blake2b(b"endpoint", key=self.token, digest_size=8).hexdigest()
+
+
+Base = tuple[str, str, str, int]
+
+
+def base(services: Services, caller: Caller, made: Origin, tenant: str) -> Base:
+    """What every command begins with: its id, whose it is, who asks, and when."""
+    return made.command_id(), tenant, caller.actor, services.context.clock.now()
+
+
+def used_before() -> Problem:
+    """422: an Idempotency-Key came again with another body."""
+    return wrong(FieldError(HEADER, "was used before, with another body: choose a new one"))
 
 
 def origin(caller: Caller, route: str, key: str | None) -> Origin:

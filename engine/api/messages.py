@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import orjson
 from fastapi import APIRouter, Request, Response
 
-from engine.api import timeline
-from engine.api.auth import Authenticated, Caller, Needed
-from engine.api.endpoints import IdempotencyKey
-from engine.api.ids import origin
+from engine.api import bodies, timeline
+from engine.api.auth import Caller, CanPublish, CanRead, Needed
+from engine.api.ids import IdempotencyKey, origin
 from engine.api.models import BATCH_MAX, Accepted, BatchAnswer, MessageAnswer, MessageBatch, MessageInput
 from engine.api.payloads import Place, Published
 from engine.api.problems import FieldError, Problem, wrong
@@ -22,8 +21,10 @@ from engine.core.rawjson import Part
 from engine.core.routing import message_key, partition_of
 from engine.core.submission import RefusedError, check_fields, read_message
 from engine.ports import Output
+from engine.runtime.configuration.payload_schema import broken
 from schemas import headers
 
+_ITEMS_AT_ONCE = 100
 router = APIRouter(prefix="/v1/messages", tags=["messages"])
 
 
@@ -34,38 +35,46 @@ def _body_of(model: str) -> dict[str, object]:
 
 @router.post("", status_code=202, response_model=Accepted, openapi_extra=_body_of(MessageInput.__name__))
 async def publish_message(
-    request: Request, services: Needed, caller: Authenticated, idempotency_key: IdempotencyKey = None
+    request: Request, services: Needed, caller: CanPublish, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Accept a message: 202 once the broker has acknowledged it. The same id again is delivered once."""
-    found = _parse(await request.body(), 1)
+    found = await bodies.members(request, 1)
     made = origin(caller, "POST /v1/messages", idempotency_key)
     message = _message(services, caller, found, made.message_id())
-    await _publish(services, message)
+    output = _output(services, message)
+    _remember(services, message, output, await services.publisher.publish(output))
     return _json({"id": message.id}, 202)
 
 
 @router.post(
-    "/batch", status_code=202, response_model=BatchAnswer, openapi_extra=_body_of(MessageBatch.__name__)
+    "/batch",
+    status_code=202,
+    response_model=BatchAnswer,
+    responses={207: {"model": BatchAnswer, "description": "Some were refused"}},
+    openapi_extra=_body_of(MessageBatch.__name__),
 )
 async def publish_batch(
-    request: Request, services: Needed, caller: Authenticated, idempotency_key: IdempotencyKey = None
+    request: Request, services: Needed, caller: CanPublish, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Accept up to 1,000 messages, a result per item: 202 if all were, 207 if some were refused."""
-    items = _batch_items(_parse(await request.body(), 3))
+    items = _batch_items(await bodies.members(request, 3))
     made = origin(caller, "POST /v1/messages/batch", idempotency_key)
-    results = await asyncio.gather(
-        *(_publish_item(services, caller, item, made.message_id(n)) for n, item in enumerate(items))
-    )
+    messages: list[MessagePublished | Problem] = []
+    for n, item in enumerate(items):
+        messages.append(_item(services, caller, item, made.message_id(n)))
+        if n % _ITEMS_AT_ONCE == 0:
+            await asyncio.sleep(0)  # a large batch must not hold up single messages
+    results = await _publish_all(services, messages)
     accepted = all(result["status"] == 202 for result in results)
     return _json({"data": results}, 202 if accepted else 207)
 
 
 @router.get("/{message_id}", response_model=MessageAnswer)
 async def get_message(
-    message_id: str, services: Needed, caller: Authenticated, tenant: str | None = None
+    message_id: str, services: Needed, caller: CanRead, tenant: str | None = None
 ) -> Response:
     """Show a message with its payload and timeline: each delivery, each attempt, each decision."""
-    wanted = caller.tenant or tenant or ""
+    wanted = caller.scope_of(tenant) or ""
     told = await asyncio.to_thread(services.history.timeline, message_id, wanted)
     if told is None:
         return _json(timeline.not_yet(await _lately(services, message_id, wanted)), 200)
@@ -90,14 +99,7 @@ async def _lately(services: Services, message_id: str, tenant: str) -> Published
     )
 
 
-def _parse(body: bytes, wrapped: int) -> dict[str, Part]:
-    try:
-        return rawjson.parse(body, wrapped)
-    except ValueError as error:
-        raise Problem(400, f"the body is not a JSON object: {error}") from None
-
-
-def _batch_items(found: Mapping[str, Part]) -> list[Part]:
+def _batch_items(found: Mapping[str, Part]) -> list[dict[str, Part] | str]:
     try:
         check_fields(found, ("messages",))
     except RefusedError as error:
@@ -107,38 +109,52 @@ def _batch_items(found: Mapping[str, Part]) -> list[Part]:
         raise wrong(FieldError("messages", "must be a list of messages"))
     if not 1 <= len(messages.value) <= BATCH_MAX:
         raise wrong(FieldError("messages", f"must hold 1 to {BATCH_MAX} messages"))
-    return rawjson.items(messages.text)
+    return rawjson.objects(messages.text)
 
 
-async def _publish_item(services: Services, caller: Caller, item: Part, new_id: str) -> dict[str, object]:
+def _item(
+    services: Services, caller: Caller, item: dict[str, Part] | str, new_id: str
+) -> MessagePublished | Problem:
+    if isinstance(item, str):
+        return Problem(422, f"a message must be a JSON object: {item}")
     try:
-        message = _message(services, caller, _members(item), new_id)
-        await _publish(services, message)
+        return _message(services, caller, item, new_id)
     except Problem as problem:
-        errors = [error._asdict() for error in problem.errors]
-        return {"status": problem.status_code, "detail": problem.detail, "errors": errors}
-    return {"status": 202, "id": message.id}
+        return problem
 
 
-def _members(item: Part) -> dict[str, Part]:
-    if not isinstance(item.value, dict):
-        raise Problem(422, "a message must be an object")
-    try:
-        return rawjson.members(item.text)
-    except ValueError as error:
-        raise Problem(422, str(error)) from None
+async def _publish_all(
+    services: Services, messages: Sequence[MessagePublished | Problem]
+) -> list[dict[str, object]]:
+    """Publish what is sound; a result for each."""
+    outputs = [each if isinstance(each, Problem) else _output(services, each) for each in messages]
+    offsets = await services.publisher.publish_all(outputs)
+    results: list[dict[str, object]] = []
+    for message, output, offset in zip(messages, outputs, offsets, strict=True):
+        if isinstance(offset, Problem):
+            results.append(_refusal(offset))
+        elif isinstance(message, MessagePublished) and isinstance(output, Output):
+            _remember(services, message, output, offset)
+            results.append({"status": 202, "id": message.id})
+    return results
 
 
-async def _publish(services: Services, message: MessagePublished) -> None:
+def _refusal(problem: Problem) -> dict[str, object]:
+    errors = [error._asdict() for error in problem.errors]
+    return {"status": problem.status_code, "detail": problem.detail, "errors": errors}
+
+
+def _output(services: Services, message: MessagePublished) -> Output:
     context = services.context
     key = message_key(message.id, message.tenant, message.ordering_key)
     partition = partition_of(key, context.log.partitions("messages"))
     found = {headers.VIEW: services.control.seen(message.tenant)}
-    offset = await services.publisher.publish(
-        Output("messages", partition, key.encode(), context.codec.encode(message), found)
-    )
-    place = Place(message.tenant, partition, offset)
-    services.lately.put(message.id.encode(), place, context.clock.now())
+    return Output("messages", partition, key.encode(), context.codec.encode(message), found)
+
+
+def _remember(services: Services, message: MessagePublished, output: Output, offset: int) -> None:
+    place = Place(message.tenant, output.partition, offset)
+    services.lately.put(message.id.encode(), place, services.context.clock.now())
 
 
 def _message(services: Services, caller: Caller, found: Mapping[str, Part], new_id: str) -> MessagePublished:
@@ -149,8 +165,10 @@ def _message(services: Services, caller: Caller, found: Mapping[str, Part], new_
         message = read_message(found, blank, context.settings.payload_max)
     except RefusedError as error:
         raise _refused(error) from None
-    if caller.tenant not in (None, message.tenant):
-        raise Problem(403, f"this API key is bound to the tenant {caller.tenant!r}")
+    caller.scope_of(message.tenant)
+    unknown = context.settings.unknown_event_types
+    if (against := broken(services.configuration.event_types, unknown, message)) is not None:
+        raise _refused(RefusedError(against.path, against.rule))
     return message
 
 

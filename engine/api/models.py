@@ -6,9 +6,19 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, JsonValue, SecretStr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    JsonValue,
+    SecretStr,
+    WithJsonSchema,
+)
 
 from engine.core.duration import parse_duration
+from engine.core.lane import RATE_MIN
 from engine.core.template import RESERVED_HEADERS
 
 HEADERS_MAX = 20
@@ -28,7 +38,7 @@ def _printable(text: str) -> str:
     return text
 
 
-def _readable(text: str) -> str:
+def readable(text: str) -> str:
     """Avro strings are UTF-8, which has no lone surrogates; NUL is trouble everywhere."""
     if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
         raise ValueError("must be text in UTF-8 without NUL characters")
@@ -80,19 +90,21 @@ EventTypes = Annotated[
 ]
 Headers = Annotated[dict[str, str], Field(max_length=HEADERS_MAX), AfterValidator(_header_names)]
 RetryPolicy = Annotated[list[Annotated[str, AfterValidator(_duration)]], Field(max_length=RETRIES_MAX)]
-Description = Annotated[str, Field(max_length=1_000), AfterValidator(_readable)]
+Description = Annotated[str, Field(max_length=1_000), AfterValidator(readable)]
 TimeoutMs = Annotated[int, Field(ge=100, le=60_000)]
-RateLimit = Annotated[FiniteFloat, Field(gt=0, le=100_000)]
+RateLimit = Annotated[FiniteFloat, Field(ge=RATE_MIN, le=100_000)]
 
 
-class _Input(BaseModel):
+class Input(BaseModel):
+    """A body: nothing but its fields, each of its very type."""
+
     model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
 
 
-class EndpointInput(_Input):
+class EndpointInput(Input):
     """A new endpoint."""
 
-    tenant: Tenant
+    tenant: Tenant | None = Field(None, description="May be left out with a key that is bound to it.")
     url: str
     event_types: EventTypes | None = Field(None, description="Types, prefixes such as room.*; null: all.")
     profile: str = "standard"
@@ -109,7 +121,7 @@ class EndpointInput(_Input):
     enabled: bool = True
 
 
-class EndpointPatch(_Input):
+class EndpointPatch(Input):
     """Changes of an endpoint; what is left out stays."""
 
     url: str = ""
@@ -121,6 +133,8 @@ class EndpointPatch(_Input):
     timeout_ms: TimeoutMs | None = None
     rate_limit: RateLimit | None = None
     enabled: bool = True
+    secret: Annotated[object, Field(None, exclude=True), WithJsonSchema({"not": {}})]
+    """Named only to say where secrets are changed."""
 
 
 class EndpointAnswer(BaseModel):
@@ -155,17 +169,17 @@ class EndpointList(BaseModel):
     next: str | None
 
 
-class MessageInput(_Input):
+class MessageInput(Input):
     """A message. The payload is passed on byte for byte, as it is written here."""
 
-    tenant: Tenant
+    tenant: Tenant | None = Field(None, description="May be left out with a key that is bound to it.")
     event_type: str
     payload: JsonValue
     id: str | None = Field(None, description="Generated if left out.")
     ordering_key: str | None = None
 
 
-class MessageBatch(_Input):
+class MessageBatch(Input):
     """Messages to accept, each by itself."""
 
     messages: Annotated[list[MessageInput], Field(min_length=1, max_length=BATCH_MAX)]
@@ -225,6 +239,7 @@ class AttemptAnswer(BaseModel):
     next_attempt_at: str | None
     response_body: str
     worker: str
+    cause: str = Field(description="Likely cause of the failure, in words; empty without one.")
 
 
 class DeliveryAnswer(BaseModel):
@@ -237,6 +252,7 @@ class DeliveryAnswer(BaseModel):
     origin: str
     updated_at: str
     next_attempt_at: str | None
+    cause: str = Field(description="Likely cause of the last failure, in words; empty without one.")
     attempts: list[AttemptAnswer]
 
 

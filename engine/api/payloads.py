@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from threading import Lock
 from typing import NamedTuple
 
 from engine.core.model import MessagePublished
-from engine.ports import Log, Reader, TopicPartition, TrimmedError
+from engine.ports import Log, TopicPartition
+from engine.runtime.lookup import Lookup
+from engine.runtime.routing.acceptance import message_of
 from schemas.codec import Codec
 
 
@@ -26,31 +27,18 @@ class Published(NamedTuple):
 
 
 class Payloads:
-    """One reader, made at first use; safe to use from several threads."""
+    """Safe to use from several threads."""
 
     def __init__(self, log: Log, codec: Codec) -> None:
-        self._log = log
         self._codec = codec
-        self._reader: Reader | None = None
-        self._lock = Lock()
+        self._lookup = Lookup(log)
 
     def read(self, at: TopicPartition, offset: int) -> Published | None:
-        """Return what is at these coordinates; None if the log no longer has it."""
-        with self._lock:
-            if self._reader is None:
-                self._reader = self._log.reader()
-            if not self._reader.starts([at])[at] <= offset < self._reader.ends([at])[at]:
-                return None
-            records = self._reader.read({at: offset})
-            try:
-                record = next(iter(records), None)
-            except TrimmedError:
-                return None
-        if record is None or record.offset != offset:
-            return None
-        return Published(self._codec.decode_as(MessagePublished, record.value), record.timestamp)
+        """Return the message at these coordinates; None if the log has none there, or not any more."""
+        record = self._lookup.record(at, offset)
+        message = None if record is None else message_of(self._codec, record)
+        return None if record is None or message is None else Published(message, record.timestamp)
 
     def close(self) -> None:
-        """Close the reader."""
-        if self._reader is not None:
-            self._reader.close()
+        """Let go of the log."""
+        self._lookup.close()

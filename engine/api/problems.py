@@ -12,11 +12,13 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from engine.runtime import telemetry
-from engine.runtime.clickhouse import UnavailableError
+from engine.runtime.history.clickhouse import UnavailableError
 
 MEDIA_TYPE = "application/problem+json"
+MALFORMED = "malformed"
+"""Where a request's state says why its body cannot be read."""
+EMPTY = "it is empty"
 _LOG = telemetry.logger("api")
-_MALFORMED = ("json_invalid", "json_type")
 
 
 class FieldError(NamedTuple):
@@ -66,14 +68,25 @@ def answer(problem: HTTPException) -> Response:
 
 def of_validation(request: Request, error: RequestValidationError) -> Problem:
     """What pydantic found, without the values that were given: one may be a secret."""
+    malformed = getattr(request.state, MALFORMED, None)
+    if malformed is not None:
+        return unreadable(malformed)
+    if isinstance(error.body, bytes):
+        return not_json()
     found = error.errors()
-    if any(e["type"] in _MALFORMED for e in found):
-        return Problem(400, f"the body is not JSON: {found[0].get('ctx', {}).get('error', 'malformed')}")
-    if request.method in ("POST", "PATCH", "PUT") and "json" not in request.headers.get(
-        "content-type", "json"
-    ):
-        return Problem(415, "send the body with Content-Type: application/json")
+    if any(e["type"] == "missing" and tuple(e["loc"]) == ("body",) for e in found):
+        return unreadable(EMPTY)
     return wrong(*(FieldError(_field(e["loc"]), _message(e["msg"])) for e in found))
+
+
+def unreadable(reason: str) -> Problem:
+    """400: the body is not what can be read at all."""
+    return Problem(400, f"the body is not a JSON object: {reason}")
+
+
+def not_json() -> Problem:
+    """415: the body is said to be something else."""
+    return Problem(415, "send the body with Content-Type: application/json")
 
 
 def _field(location: Sequence[object]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
+from collections.abc import Iterable
 
 from engine.api.problems import Problem
 from engine.ports import Output, Producer, QueueFullError
@@ -46,12 +47,32 @@ class Publisher:
             async with asyncio.timeout(self._limit_s):
                 return await future
         except TimeoutError:
-            raise Problem(
-                503,
-                f"Kafka has not acknowledged it within {self._limit_s:g} s: it may yet; "
-                "repeat it with the same id or Idempotency-Key",
-                headers=_RETRY,
-            ) from None
+            raise self._late() from None
+
+    async def publish_all(self, outputs: Iterable[Output | Problem]) -> list[int | Problem]:
+        """Offsets in order; problems for problems, and for what was not taken or acknowledged in time."""
+        sent = [each if isinstance(each, Problem) else self._sent_or_not(each) for each in outputs]
+        waiting = [each for each in sent if not isinstance(each, Problem)]
+        if waiting:
+            await asyncio.wait(waiting, timeout=self._limit_s)
+        return [each if isinstance(each, Problem) else self._offset(each) for each in sent]
+
+    def _offset(self, future: asyncio.Future[int]) -> int | Problem:
+        return future.result() if future.done() else self._late()
+
+    def _late(self) -> Problem:
+        return Problem(
+            503,
+            f"Kafka has not acknowledged it within {self._limit_s:g} s: it may yet; "
+            "repeat it with the same id or Idempotency-Key",
+            headers=_RETRY,
+        )
+
+    def _sent_or_not(self, output: Output) -> asyncio.Future[int] | Problem:
+        try:
+            return self._send(output)
+        except Problem as problem:
+            return problem
 
     def _send(self, output: Output) -> asyncio.Future[int]:
         """Queue it if there is room. It takes room until Kafka has it, even if nobody waits any more."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 from collections.abc import Iterator
@@ -15,8 +16,8 @@ import uvloop
 from engine.api.app import create_app
 from engine.api.services import Services, started
 from engine.runtime import telemetry
-from engine.runtime.clickhouse import History, connect
 from engine.runtime.context import Context, open_context
+from engine.runtime.history.clickhouse import History, connect
 from engine.runtime.settings import Settings
 
 _DRAIN_S = 10
@@ -35,6 +36,9 @@ async def _serve(context: Context) -> None:
     history = History(partial(connect, context.settings))
     async with started(context, history) as services:
         server = _server(services)
+        gc.collect()
+        gc.freeze()  # what is there stays: to look through it again and again costs each request
+        gc.set_threshold(50_000, 20, 20)
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, server.handle_exit, number, None)
         serving = asyncio.create_task(server.serve())

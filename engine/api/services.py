@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -13,11 +13,13 @@ from engine.api.control import DECIDED_WITHIN_S, Control
 from engine.api.payloads import Payloads, Place
 from engine.api.publisher import Publisher
 from engine.core.recent import Recent
-from engine.runtime.clickhouse import History
+from engine.runtime.configuration.vault import Keyring
+from engine.runtime.configuration.views import Configuration
 from engine.runtime.context import Context
+from engine.runtime.health.circuits import Circuits
+from engine.runtime.history.clickhouse import History
+from engine.runtime.replaying.originals import Originals
 from engine.runtime.settings import SettingsError
-from engine.runtime.vault import Keyring
-from engine.runtime.views import Configuration
 
 _LATELY_US = 600_000_000
 _LATELY_MAX = 20_000
@@ -32,9 +34,11 @@ class Services:
     publisher: Publisher
     control: Control
     payloads: Payloads
+    originals: Originals
     lately: Recent[Place]
     """Where messages accepted by this process are on the log, by id, until the history has them."""
     history: History
+    circuits: Circuits
     admin_digest: bytes
     """SHA-256 of the admin key."""
     threads: Sequence[asyncio.Future[None]]
@@ -59,25 +63,40 @@ async def started(
     publisher = Publisher(await asyncio.to_thread(context.log.producer))
     control = Control(context, configuration, publisher, limit_s)
     await asyncio.to_thread(control.load)
-    payloads = Payloads(context.log, context.codec)
+    readers = ExitStack()
+    payloads = readers.enter_context(closing(Payloads(context.log, context.codec)))
+    originals = readers.enter_context(closing(Originals(context.log, context.codec)))
+    circuits = readers.enter_context(closing(Circuits(context.log, context.codec)))
     lately: Recent[Place] = Recent(_LATELY_US, _LATELY_MAX)
     steps = (publisher.run, control.follow_changes, control.follow_configuration)
     pool = ThreadPoolExecutor(len(steps), "api")
     threads = [loop.run_in_executor(pool, step) for step in steps]
     try:
-        yield Services(context, configuration, publisher, control, payloads, lately, history, digest, threads)
+        yield Services(
+            context,
+            configuration,
+            publisher,
+            control,
+            payloads,
+            originals,
+            lately,
+            history,
+            circuits,
+            digest,
+            threads,
+        )
     finally:
         publisher.stop()
         control.stop()
         await asyncio.wait(threads)
         pool.shutdown()
-        payloads.close()
+        readers.close()
         history.close()
 
 
 def _warm(context: Context) -> None:
     """Look the topics up that routes write to: the first time blocks, which the loop must not."""
-    for topic in ("messages", "commands", "endpoints"):
+    for topic in ("messages", "commands", "endpoints", "attempts"):
         context.log.partitions(topic)
 
 

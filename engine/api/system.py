@@ -7,20 +7,22 @@ import asyncio
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from engine.api.auth import Authenticated, Needed
+from engine.api.auth import CanRead, Needed
+from engine.api.metrics import of_programs
 from engine.api.models import AccountingAnswer
 from engine.api.problems import Problem
 from engine.core.profile import rfc3339
+from engine.runtime.exported import export
 from engine.runtime.kafka.log import KafkaLog
 
 router = APIRouter(tags=["system"])
 
 
 @router.get("/v1/accounting", response_model=AccountingAnswer)
-async def accounting(services: Needed, caller: Authenticated, tenant: str | None = None) -> AccountingAnswer:
+async def accounting(services: Needed, caller: CanRead, tenant: str | None = None) -> AccountingAnswer:
     """Count what became of every first-time delivery, of one tenant or of all."""
     now = services.context.clock.now()
-    account = await asyncio.to_thread(services.history.accounting, caller.tenant or tenant or "")
+    account = await asyncio.to_thread(services.history.accounting, caller.scope_of(tenant) or "")
     return AccountingAnswer(
         matched=account.matched,
         delivered=account.delivered,
@@ -33,9 +35,14 @@ async def accounting(services: Needed, caller: Authenticated, tenant: str | None
 
 
 @router.get("/metrics", include_in_schema=False)
-async def metrics() -> Response:
-    """Prometheus metrics of this process."""
-    return Response(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+async def metrics(services: Needed) -> Response:
+    """Prometheus metrics of this process, and of those that it is to ask."""
+    context = services.context
+    if isinstance(context.log, KafkaLog):
+        export(context.log.signs, await asyncio.to_thread(context.log.answers), "api")
+    programs = context.settings.metrics_of
+    text = await of_programs(programs) if programs else generate_latest()
+    return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 @router.get("/healthz", include_in_schema=False)

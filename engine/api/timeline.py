@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 import orjson
 
 from engine.api.payloads import Published
+from engine.core.cause import likely_cause
 from engine.core.model import MessagePublished
-from engine.runtime.clickhouse import Row, Timeline
+from engine.runtime.history.clickhouse import Row, Timeline
 
-_ATTEMPT = (
+ATTEMPT = (
     *("attempt", "trigger", "attempted_at", "duration_ms", "outcome", "status_code", "error_class", "error"),
     *("decision", "reason", "next_attempt_at", "response_body", "worker"),
 )
@@ -23,20 +24,32 @@ def answer(told: Timeline, published: Published | None) -> dict[str, object]:
     message = told.message
     attempts: dict[object, list[dict[str, object]]] = {}
     for attempt in told.attempts:
-        attempts.setdefault(attempt["delivery_id"], []).append(_chosen(attempt, _ATTEMPT))
+        attempts.setdefault(attempt["delivery_id"], []).append(attempt_of(attempt))
     return {
         "id": message["message_id"],
-        **_chosen(message, ("tenant", "event_type", "accepted_at", "bytes")),
+        **chosen(message, ("tenant", "event_type", "accepted_at", "bytes")),
         **_payload(message, published),
         "deliveries": [
             {
                 "id": delivery["delivery_id"],
-                **_chosen(delivery, _DELIVERY),
+                **chosen(delivery, _DELIVERY),
+                "cause": cause_of(delivery),
                 "attempts": attempts.get(delivery["delivery_id"], []),
             }
             for delivery in told.deliveries
         ],
     }
+
+
+def attempt_of(attempt: Row) -> dict[str, object]:
+    """One attempt, with the likely cause of its failure."""
+    return {**chosen(attempt, ATTEMPT), "cause": cause_of(attempt)}
+
+
+def cause_of(row: Row) -> str:
+    """The likely cause of a failure, of an attempt or of a delivery's last one; empty without any."""
+    size = row.get("request_bytes", 0)
+    return likely_cause(str(row["error_class"]), int(str(row["status_code"])), int(str(size)))
 
 
 def not_yet(published: Published) -> dict[str, object]:
@@ -65,7 +78,8 @@ def _fragment(message: MessagePublished) -> orjson.Fragment:
     return orjson.Fragment(message.payload or b"{}")
 
 
-def _chosen(row: Mapping[str, object], names: tuple[str, ...]) -> dict[str, object]:
+def chosen(row: Mapping[str, object], names: tuple[str, ...]) -> dict[str, object]:
+    """Columns of a row, as the API shows them."""
     return {name: _plain(row[name]) for name in names}
 
 

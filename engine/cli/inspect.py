@@ -17,8 +17,8 @@ from engine.cli.settings import read_settings
 from engine.cli.times import duration_of, time_of
 
 if TYPE_CHECKING:
-    from engine.runtime.clickhouse import History
-    from engine.runtime.reconcile import Report, Scope
+    from engine.runtime.accounting.reconcile import Report, Scope
+    from engine.runtime.history.clickhouse import History
 
 
 def sql(
@@ -47,11 +47,11 @@ def reconcile(
     output: Output = Format.text,
 ) -> None:
     """Prove from the log that nothing was lost and that ClickHouse says the same; exit status 1 if not."""
-    from engine.runtime.accounts import Accounts  # noqa: PLC0415
+    from engine.runtime.accounting.accounts import Accounts  # noqa: PLC0415
+    from engine.runtime.accounting.reconcile import Sources, summary  # noqa: PLC0415
+    from engine.runtime.accounting.reconcile import reconcile as compare  # noqa: PLC0415
     from engine.runtime.clock import SystemClock  # noqa: PLC0415
     from engine.runtime.kafka import KafkaLog  # noqa: PLC0415
-    from engine.runtime.reconcile import Sources, summary  # noqa: PLC0415
-    from engine.runtime.reconcile import reconcile as compare  # noqa: PLC0415
 
     scope = _scope(SystemClock().now(), since, until, grace, show)
     settings, history = read_settings(), _history()
@@ -72,7 +72,7 @@ def reconcile(
 
 def _scope(now: int, since: str, until: str, grace: str, show: int) -> Scope:
     """What the options ask for; CommandError if that is no range."""
-    from engine.runtime.reconcile import Scope  # noqa: PLC0415
+    from engine.runtime.accounting.reconcile import Scope  # noqa: PLC0415
 
     scope = Scope(now, grace_us=duration_of(grace, "--grace"), shown=show)
     if since:
@@ -127,6 +127,6 @@ def _headers(given: Sequence[str]) -> dict[str, str]:
 def _history() -> History:
     from functools import partial  # noqa: PLC0415
 
-    from engine.runtime.clickhouse import History, connect  # noqa: PLC0415
+    from engine.runtime.history.clickhouse import History, connect  # noqa: PLC0415
 
     return History(partial(connect, read_settings()))

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 import typer
 
-from engine.cli import inspect, listen, publish, rebuild, run, settings, stack, tail, topics
+from engine.cli import (
+    directory,
+    endpoints,
+    history,
+    inspect,
+    listen,
+    master_key,
+    publish,
+    rebuild,
+    run,
+    settings,
+    stack,
+    tail,
+    topics,
+)
 from engine.cli.errors import Commands
 
 app = typer.Typer(
@@ -14,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Delivers webhooks from a Kafka log: signed, retried, visible, provably complete.",
-    epilog="Exit status: 0 fine, 1 a check failed, 2 wrong input or settings, 3 a service cannot be reached.",
+    epilog="Exit status: 0 fine, 1 refused or failed, 2 wrong input or settings, 3 a service is unreachable.",
 )
 app.command()(stack.dev)
 app.command()(stack.demo)
@@ -25,11 +39,21 @@ app.command()(topics.migrate)
 app.command()(publish.publish)
 app.command()(listen.listen)
 app.command()(tail.tail)
+app.add_typer(directory.tenants, name="tenants")
+app.add_typer(directory.keys, name="keys")
+app.add_typer(directory.event_types, name="event-types")
+app.add_typer(endpoints.app, name="endpoints")
+app.add_typer(history.messages, name="messages")
+app.add_typer(history.deliveries, name="deliveries")
+app.add_typer(history.replays, name="replays")
+app.add_typer(history.changes, name="changes")
+app.command()(history.accounting)
 app.command()(inspect.sql)
 app.command()(inspect.reconcile)
 app.command()(rebuild.rebuild)
 app.command()(inspect.verify)
 app.command()(settings.config)
+app.command()(master_key.rotate_master_key)
 
 if __name__ == "__main__":
     app()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def profile_named(name: str) -> Profile:
     """Load a profile; CommandError if there is none of that name."""
-    from engine.runtime.profiles import load_profiles  # noqa: PLC0415
+    from engine.runtime.configuration.profiles import load_profiles  # noqa: PLC0415
 
     profiles = load_profiles(read_settings().profiles_dir)
     if name not in profiles:

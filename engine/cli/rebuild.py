@@ -31,9 +31,9 @@ def rebuild(
     from dataclasses import asdict  # noqa: PLC0415
 
     from engine.runtime.clock import SystemClock  # noqa: PLC0415
+    from engine.runtime.history.rebuild import Options  # noqa: PLC0415
+    from engine.runtime.history.rebuild import rebuild as make_anew  # noqa: PLC0415
     from engine.runtime.kafka import KafkaLog  # noqa: PLC0415
-    from engine.runtime.rebuild import Options  # noqa: PLC0415
-    from engine.runtime.rebuild import rebuild as make_anew  # noqa: PLC0415
 
     settings = read_settings()
     with stopped_by_signal() as stop, _shown() as tell:

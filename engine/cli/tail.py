@@ -61,7 +61,9 @@ def _check_topic(topic: str, settings: Settings) -> None:
 
 
 def _follow(log: Log, topic: str, stop: Event, *, from_beginning: bool) -> Iterator[Record]:
-    partitions = [(topic, n) for n in range(log.partitions(topic))]
+    from engine.runtime.topics import partitions_of  # noqa: PLC0415
+
+    partitions = partitions_of(log, topic)
     reader = log.reader()
     starts = reader.starts(partitions) if from_beginning else reader.ends(partitions)
     reader.close()

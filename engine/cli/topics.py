@@ -39,8 +39,8 @@ def check(output: Output = Format.text) -> None:
 
 def migrate(output: Output = Format.text) -> None:
     """Create and update ClickHouse's tables."""
-    from engine.runtime.clickhouse import connect  # noqa: PLC0415
-    from engine.runtime.migration import migrate as apply  # noqa: PLC0415
+    from engine.runtime.history.clickhouse import connect  # noqa: PLC0415
+    from engine.runtime.history.migration import migrate as apply  # noqa: PLC0415
 
     settings = read_settings()
     client = connect(settings)
