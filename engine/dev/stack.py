@@ -265,7 +265,8 @@ class Stack:
         for group in GROUPS:
             self._run(self._member(group, 0))
         ready = partial(http_ready, f"{self.api}/readyz")
-        self._run(Program("api", [*_COMMAND, "run", "api"], ready, self.env))
+        asked = ",".join(f"{group}={self.metrics[group]}" for group in GROUPS)
+        self._run(Program("api", [*_COMMAND, "run", "api"], ready, self.env | {"HOOKLOG_METRICS_OF": asked}))
         self.wait_ready()
 
     def _run(self, program: Program) -> None:

@@ -224,9 +224,12 @@ def _judge_end(
 
 
 def _pair(verdict: Verdict, message: str, made: Sequence[Made], seen: Sequence[Request]) -> list[Request]:
-    """Pair attempts with the requests they are about; the requests that are left over."""
+    """Pair attempts with the requests they are about; the requests that are left over.
+
+    Who ended first chooses first: the attempt of a frozen owner spans those of the next one.
+    """
     left = list(seen)
-    for one in sorted((each for each in made if each.outcome != "none"), key=lambda each: each.started):
+    for one in sorted((each for each in made if each.outcome != "none"), key=lambda each: each.ended):
         paired = [r for r in left if one.started - _SKEW_NS <= r.arrived <= one.ended + _SKEW_NS]
         if paired:
             left.remove(paired[0])

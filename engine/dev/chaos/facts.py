@@ -142,8 +142,10 @@ class LogFollower:
             raise RuntimeError(f"a record of {topic} is of no schema in {_SCHEMAS}")
         record = fastavro.schemaless_reader(io.BytesIO(value[_PREFIX_BYTES:]), schema, None)
         assert isinstance(record, dict)
-        if topic == "routings":
+        if "routings" in record:
             self.facts.add_routings(record)
+        elif topic == "routings":
+            pass  # a ResentBatch: what is made again is nobody's first delivery
         else:
             self.facts.add_attempt(record, headers["cause"].decode())
 
@@ -157,7 +159,7 @@ class LogFollower:
 
 
 def _schemas() -> Iterable[dict[str, Any]]:
-    for name in ("attempt_finished", "routed_batch"):
+    for name in ("attempt_finished", "routed_batch", "resent_batch"):
         schema: dict[str, Any] = json.loads(_without_times((_SCHEMAS / f"{name}.avsc").read_text()))
         yield schema
 

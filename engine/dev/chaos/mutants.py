@@ -15,7 +15,7 @@ from typing import Any
 from consumers.main import run
 from engine.dev.chaos.plan import Step, repeated, scaled
 from engine.ports import Output, Record, TopicPartition
-from engine.runtime import processor, progress
+from engine.runtime import owned, processor, progress
 from engine.runtime.settings import load_settings
 from engine.runtime.topics import tier_topic
 from schemas import headers
@@ -40,18 +40,18 @@ def _replace(owner: type, name: str, new: Callable[..., Any]) -> Callable[..., A
 def commit_early() -> None:
     """Commit before acknowledgement: an input counts as done as soon as its work has begun."""
 
-    def begin(self: progress.Input) -> bool:
+    def begin(self: owned.Input) -> bool:
         self.done = old(self)
         return self.done
 
-    old = _replace(progress.Input, "begin", begin)
+    old = _replace(owned.Input, "begin", begin)
 
 
 def no_read_back() -> None:
     """A new owner does not look for outputs of inputs above the commit."""
 
     def _recognise(
-        self: progress.Progress, new: Mapping[TopicPartition, progress.Owned], output: Record
+        self: progress.Progress, new: Mapping[TopicPartition, owned.Owned], output: Record
     ) -> None:
         self.acknowledged((output.topic, output.partition), output.offset)
 
@@ -61,12 +61,10 @@ def no_read_back() -> None:
 def commit_highest() -> None:
     """Commit the highest offset seen, whatever is still open below it."""
 
-    def committable(
-        self: progress.Owned, ends: Mapping[TopicPartition, int]
-    ) -> tuple[int, progress.Positions]:
+    def committable(self: owned.Owned, ends: Mapping[TopicPartition, int]) -> tuple[int, owned.Positions]:
         return self.next, self.positions(self.next, ends)
 
-    _replace(progress.Owned, "committable", committable)
+    _replace(owned.Owned, "committable", committable)
 
 
 def ignore_revoke() -> None:
@@ -80,9 +78,9 @@ def ignore_revoke() -> None:
 
 def two_records() -> None:
     """Outcome and decision are two records: the retry is written by itself, with the next commit."""
-    undecided: list[tuple[processor.Processor, progress.Input, Output]] = []
+    undecided: list[tuple[processor.Processor, owned.Input, Output]] = []
 
-    def finish(self: processor.Processor, taken: progress.Input, output: Output) -> None:
+    def finish(self: processor.Processor, taken: owned.Input, output: Output) -> None:
         if output.topic == "attempts" and output.headers.get(headers.DECISION) == b"retry":
             outcome = output._replace(headers={**output.headers, headers.DECISION: b"delivered"})
             decision = _as_retry(output)
