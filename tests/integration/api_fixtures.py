@@ -16,13 +16,14 @@ import orjson
 
 from consumers import control
 from engine.api.app import create_app
+from engine.api.auth import BAAS_HEADER
 from engine.api.control import DECIDED_WITHIN_S
 from engine.api.services import Services, started
 from engine.core.model import MessagePublished
 from engine.ports import Record
-from engine.runtime.clickhouse import History, connect
 from engine.runtime.clock import SystemClock
 from engine.runtime.context import Context, open_context
+from engine.runtime.history.clickhouse import History, connect
 from engine.runtime.memory import MemoryLog
 from engine.runtime.settings import Settings, load_settings
 
@@ -45,6 +46,11 @@ def dev_context() -> Context:
     context = make_context()
     changed = {"allow_http": True, "egress_allow": (ip_network("127.0.0.0/8"),)}
     return make_context(context.settings.model_copy(update=changed))
+
+
+def holding(key: str) -> dict[str, str]:
+    """Headers with a key: the usual one, and that of Meeting BaaS."""
+    return {"Authorization": f"Bearer {key}", BAAS_HEADER: key}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +84,19 @@ class Api:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return self.together(Ask(method, path, json, headers=named))[0]
 
+    def ask_as(self, key: str, method: str, path: str, json: object = None) -> httpx.Response:
+        """One request with another key, in every header that may hold one."""
+        return self.together(Ask(method, path, json, headers=holding(key)))[0]
+
+    def new_key(self, *scopes: str, tenant: str | None = None) -> str:
+        """Create an API key."""
+        bound = {} if tenant is None else {"tenant": tenant}
+        answer = self.ask("POST", "/v1/keys", {"scopes": scopes, **bound})
+        assert answer.status_code == 201, answer.text
+        key = answer.json()["key"]
+        assert isinstance(key, str)
+        return key
+
     def together(self, *requests: Ask) -> list[httpx.Response]:
         """Several requests at once."""
 
@@ -100,19 +119,27 @@ class Api:
 
 
 @contextmanager
-def running(context: Context, limit_s: float = DECIDED_WITHIN_S) -> Iterator[Api]:
+def running(
+    context: Context, limit_s: float = DECIDED_WITHIN_S, history: History | None = None
+) -> Iterator[Api]:
     """The API with a control group beside it."""
     stop, is_ready = threading.Event(), threading.Event()
     group = threading.Thread(target=control.run, args=(context, stop, is_ready.set))
     group.start()
     assert is_ready.wait(10)
-    api = Api(context, limit_s)
+    api = Api(context, limit_s, history)
     try:
         yield api
     finally:
         api.close()
         stop.set()
         group.join(10)
+
+
+def fields(answer: httpx.Response) -> list[str]:
+    """Names of the fields that a refusal is about."""
+    assert answer.status_code == 422, answer.text
+    return [error["field"] for error in answer.json()["errors"]]
 
 
 def published(api: Api) -> list[tuple[Record, MessagePublished]]:

@@ -14,8 +14,10 @@ from clickhouse_connect.driver.client import Client
 from engine.core.model import AttemptFinished, Decision, RoutedBatch, Routing
 from engine.core.routing import delivery_id
 from engine.ports import Record
-from engine.runtime.clickhouse import History
-from engine.runtime.migration import migrate
+from engine.runtime.history.clickhouse import History
+from engine.runtime.history.migration import migrate
+from engine.runtime.history.rollups import COLUMNS_OF
+from engine.runtime.history.rows import COLUMNS
 from engine.runtime.settings import Settings, load_settings
 from schemas.codec import Codec
 
@@ -36,7 +38,7 @@ class Store:
 
     def clear(self) -> None:
         """Empty the tables."""
-        for table in ("messages", "deliveries", "attempts"):
+        for table in (*COLUMNS, *COLUMNS_OF):
             self.client.command(f"TRUNCATE TABLE {table}")
 
 

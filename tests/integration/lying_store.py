@@ -17,9 +17,10 @@ import httpx
 import pytest
 
 from engine.dev.process import free_port, spawn, stop, tail, wait_until
-from engine.runtime.clickhouse import History, connect
-from engine.runtime.migration import migrate
-from engine.runtime.rows import COLUMNS
+from engine.runtime.history.clickhouse import History, connect
+from engine.runtime.history.migration import migrate
+from engine.runtime.history.rollups import ROLLUPS
+from engine.runtime.history.rows import COLUMNS
 from engine.runtime.settings import load_settings
 from tests.integration.history_fixtures import Store
 
@@ -194,8 +195,13 @@ def served(front: Front) -> Iterator[Store]:
 
 
 def contents(store: Store) -> dict[str, list[Sequence[object]]]:
-    """All that the tables say."""
+    """All that the tables and the rollups say."""
     asked = {table: f"SELECT * FROM {table} FINAL ORDER BY ALL" for table in COLUMNS}
+    asked |= {
+        rollup.table: "SELECT * EXCEPT (durations, computed_at), finalizeAggregation(durations) AS quantiles"
+        f" FROM {rollup.table} FINAL ORDER BY ALL"
+        for rollup in ROLLUPS
+    }
     return {table: store.history.query(sql).rows for table, sql in asked.items()}
 
 

@@ -12,12 +12,12 @@ from engine.core.lane import Lane
 from engine.core.model import AttemptFinished, DeliveryScheduled, MessagePublished, RoutedBatch
 from engine.core.routing import delivery_id
 from engine.ports import Output
-from engine.runtime.accounts import Accounts
+from engine.runtime.accounting.accounts import Accounts
+from engine.runtime.accounting.reconcile import GRACE_US, Report, Scope, Sources, reconcile
 from engine.runtime.clock import SystemClock
+from engine.runtime.configuration.vault import AesVault
 from engine.runtime.context import Context
 from engine.runtime.memory import MemoryLog
-from engine.runtime.reconcile import GRACE_US, Report, Scope, Sources, reconcile
-from engine.runtime.vault import AesVault
 from schemas import headers
 from tests.integration.history_fixtures import CODEC, TOPIC, Store
 

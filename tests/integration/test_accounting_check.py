@@ -11,7 +11,7 @@ from prometheus_client import REGISTRY
 from consumers.accounting import Accounting
 from engine.core.model import Skipped
 from engine.core.routing import delivery_id
-from engine.runtime.reconcile import GRACE_US
+from engine.runtime.accounting.reconcile import GRACE_US
 from tests.integration.history_fixtures import TOPIC, attempt, batch, routing
 from tests.integration.scene import Scene, waiting
 

@@ -15,14 +15,14 @@ from consumers.accounting import Accounting, Pace
 from engine.core.model import AttemptFinished, MessagePublished
 from engine.core.routing import delivery_id
 from engine.ports import Output
-from engine.runtime.accounts import Accounts
+from engine.runtime.accounting.accounts import Accounts
+from engine.runtime.accounting.reconcile import Report, Scope, Sources, reconcile
 from engine.runtime.clock import SystemClock
+from engine.runtime.configuration.vault import AesVault
 from engine.runtime.context import Context
 from engine.runtime.kafka import KafkaAdmin, KafkaLog
 from engine.runtime.kafka.client import Cluster
-from engine.runtime.reconcile import Report, Scope, Sources, reconcile
 from engine.runtime.settings import Settings
-from engine.runtime.vault import AesVault
 from schemas import headers
 from tests.integration.history_fixtures import CODEC, Store, attempt, batch, routing
 from tests.integration.scene import waiting

@@ -9,7 +9,6 @@ from dataclasses import replace
 import clickhouse_connect
 import pytest
 
-from consumers.control import UNSEALABLE
 from engine.api.control import rejected
 from engine.api.problems import Problem
 from engine.api.publisher import Publisher
@@ -25,10 +24,11 @@ from engine.core.change import (
 )
 from engine.core.endpoint import Endpoint, decide, reject
 from engine.ports import Acknowledged, Output, QueueFullError
-from engine.runtime.clickhouse import History
 from engine.runtime.clock import SystemClock
+from engine.runtime.configuration.decisions import UNSEALABLE
+from engine.runtime.history.clickhouse import History
+from engine.runtime.history.rows import columns, routed_rows
 from engine.runtime.memory import MemoryLog, MemoryProducer
-from engine.runtime.rows import columns, routed_rows
 from tests.integration.api_fixtures import PARTITIONS, Api, Ask, make_context, published, running
 from tests.integration.history_fixtures import TOPIC, Store, batch, record, routing
 

@@ -26,8 +26,8 @@ from engine.core.profile import Profile, request_headers, signing_key
 from engine.core.routing import partition_of
 from engine.ports import Acknowledged, Output, QueueFullError, Record
 from engine.runtime.clock import SystemClock
+from engine.runtime.configuration.profiles import load_profiles
 from engine.runtime.memory import MemoryLog, MemoryProducer
-from engine.runtime.profiles import load_profiles
 from schemas.codec import Codec, load
 
 COMMAND = (sys.executable, "-m", "engine.cli.main")

@@ -9,10 +9,11 @@ import pytest
 from clickhouse_connect.driver.client import Client
 
 from engine.core.accounting import Account
-from engine.runtime import migration
-from engine.runtime.clickhouse import RefusedError, UnavailableError, connect
-from engine.runtime.migration import MIGRATIONS, MigrationError, migrate, statements
-from engine.runtime.rows import COLUMNS, Rows, columns, finished_rows, routed_rows
+from engine.runtime.history import migration
+from engine.runtime.history.clickhouse import RefusedError, UnavailableError, connect
+from engine.runtime.history.migration import MIGRATIONS, MigrationError, migrate, statements
+from engine.runtime.history.rollups import COLUMNS_OF
+from engine.runtime.history.rows import COLUMNS, RETAINED, Rows, columns, finished_rows, routed_rows
 from engine.runtime.settings import Settings, load_settings
 from tests.integration.history_fixtures import (
     NOW,
@@ -74,7 +75,7 @@ def test_retention_follows_the_setting(bare: tuple[Client, Settings]) -> None:
     client, settings = bare
     for days in (90, 7):
         migrate(client, settings.model_copy(update={"retention_days": days}))
-        for table in COLUMNS:
+        for table in RETAINED:
             ddl = str(client.command(f"SHOW CREATE TABLE {settings.clickhouse_database}.{table}"))
             assert f"toIntervalDay({days})" in ddl
 
@@ -88,13 +89,13 @@ def test_database_name_is_checked(bare: tuple[Client, Settings]) -> None:
 
 def test_every_column_has_a_comment(store: Store) -> None:
     """Analysts find out what a column is from the database itself."""
-    for table in COLUMNS:
+    for table, names in {**COLUMNS, **COLUMNS_OF}.items():
         described = store.history.rows(
             "SELECT name, comment FROM system.columns"
             " WHERE database = currentDatabase() AND table = {t:String} ORDER BY position",
             {"t": table},
         )
-        assert [row["name"] for row in described] == list(COLUMNS[table])
+        assert [row["name"] for row in described] == list(names)
         assert all(row["comment"] for row in described)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import pytest
@@ -13,12 +13,12 @@ from consumers import projector as projector_module
 from consumers.projector import Projector, await_tables, project
 from engine.dev.process import wait_until
 from engine.ports import Clock, Log, Output, Position
-from engine.runtime import projection
-from engine.runtime.clickhouse import MismatchError
 from engine.runtime.clock import SystemClock
+from engine.runtime.history import projection
+from engine.runtime.history.clickhouse import MismatchError
+from engine.runtime.history.migration import migrate
+from engine.runtime.history.projection import ProjectionError
 from engine.runtime.memory import MemoryConsumer, MemoryLog
-from engine.runtime.migration import migrate
-from engine.runtime.projection import ProjectionError
 from tests.integration.history_fixtures import CODEC, Hand, Store, attempt, batch, routing
 from tests.integration.lying_store import (
     Exchange,
@@ -103,6 +103,11 @@ def straight(log: MemoryLog, store: Store) -> object:
     return contents(store)
 
 
+def sizes(found: Mapping[str, Sequence[object]]) -> list[int]:
+    """Rows of messages, deliveries, attempts."""
+    return [len(found[table]) for table in ("messages", "deliveries", "attempts")]
+
+
 @pytest.mark.parametrize("about", ["INSERT INTO", "INSERT INTO `deliveries`"])
 @pytest.mark.parametrize("manner", MANNERS, ids=lambda m: m.__name__)
 def test_wrong_answers(served: Store, front: Front, manner: Manner, about: str) -> None:
@@ -126,7 +131,7 @@ def test_wrong_answers(served: Store, front: Front, manner: Manner, about: str) 
     assert errors() == before + 1
     assert [position.offset for position in committed(projector) if position] == [1, 7]
     found = contents(served)
-    assert [len(rows) for rows in found.values()] == [4, 8, 7]
+    assert sizes(found) == [4, 8, 7]
     assert found == straight(log, served)
 
 
@@ -146,7 +151,7 @@ def test_killed_at_an_insert(served: Store, front: Front, manner: Manner, about:
     append(log, "attempts", attempt(0, "ep2", 1, "failed"))
     leave(member(log, served, clock))
     found = contents(served)
-    assert [len(rows) for rows in found.values()] == [4, 8, 5]
+    assert sizes(found) == [4, 8, 5]
     assert found == straight(log, served)
 
 
@@ -166,7 +171,7 @@ def test_the_store_is_killed_and_comes_back(served: Store, process: StoreProcess
         delivered = "SELECT count() FROM delivery_status WHERE status = 'delivered'"
         assert wait_until(lambda: served.history.query(delivered).rows == [(50,)], 20)
         assert wait_until(lambda: delay() == 0, 20)
-    assert [len(rows) for rows in contents(served).values()] == [50, 50, 50]
+    assert sizes(contents(served)) == [50, 50, 50]
 
 
 @contextmanager
@@ -270,7 +275,7 @@ def test_another_batch_size_gives_the_same_tables(
     leave(projector)
     monkeypatch.undo()
     found = contents(served)
-    assert [len(of_table) for of_table in found.values()] == [8, 16, 24]
+    assert sizes(found) == [8, 16, 24]
     assert found == straight(log, served)
 
 

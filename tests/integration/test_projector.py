@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 
 import pytest
@@ -16,13 +16,14 @@ from engine.core.accounting import UNKNOWN, Account, Fact, Matched, PassedOver, 
 from engine.core.model import AttemptFinished, Decision, InvalidRecord, RoutedBatch, Routing, Skipped
 from engine.core.routing import delivery_id
 from engine.ports import Clock, Output, Record
-from engine.runtime.accounts import Accounts
-from engine.runtime.clickhouse import UnavailableError
+from engine.runtime.accounting.accounts import Accounts
 from engine.runtime.clock import SystemClock
+from engine.runtime.history.clickhouse import UnavailableError
+from engine.runtime.history.projection import TOPICS, Batch, Projection, ProjectionError
+from engine.runtime.history.projection import Store as Target
+from engine.runtime.history.rollups import Unit
+from engine.runtime.history.rows import MAX_OFFSET, Columns, columns, version
 from engine.runtime.memory import MemoryConsumer, MemoryLog
-from engine.runtime.projection import Batch, Projection, ProjectionError
-from engine.runtime.projection import Store as Target
-from engine.runtime.rows import MAX_OFFSET, Columns, columns, version
 from tests.integration.history_fixtures import (
     CODEC,
     TOPIC,
@@ -55,6 +56,12 @@ class Faulty:
             raise UnavailableError("away")
         self._store.history.insert(table, columns, token)
 
+    def roll_up(self, units: Collection[Unit]) -> None:
+        """Make the rollups, unless they are to fail."""
+        if self._fails("rollups"):
+            raise UnavailableError("away")
+        self._store.history.roll_up(units)
+
 
 def log_of(*outputs: tuple[str, object]) -> MemoryLog:
     """A log of one partition that holds these values."""
@@ -67,7 +74,7 @@ def log_of(*outputs: tuple[str, object]) -> MemoryLog:
 def member(log: MemoryLog, store: Target, clock: Clock, of: Store) -> Projector:
     """A projector that has joined."""
     projector = Projector(store, of.settings, clock, log=log)
-    projector.consumer = log.consumer("projector", ("routings", "attempts"), projector)
+    projector.consumer = log.consumer("projector", TOPICS, projector)
     return projector
 
 

@@ -9,18 +9,20 @@ from dataclasses import replace
 import pytest
 
 from consumers.projector import Projector, project
+from engine.core.change import EndpointDisabled
 from engine.core.model import AttemptFinished, Decision
 from engine.dev.process import wait_until
 from engine.ports import Output, Record, TopicPartition
-from engine.runtime import projection
-from engine.runtime.clickhouse import UnavailableError
 from engine.runtime.clock import SystemClock
+from engine.runtime.history import projection
+from engine.runtime.history.clickhouse import UnavailableError
+from engine.runtime.history.migration import MigrationError, migrate
+from engine.runtime.history.projection import ProjectionError
+from engine.runtime.history.rebuild import Options, RebuildError, Report, rebuild
+from engine.runtime.history.rollups import COLUMNS_OF, ROLLUPS
+from engine.runtime.history.rows import COLUMNS
 from engine.runtime.memory import MemoryLog, MemoryReader
-from engine.runtime.migration import MigrationError
-from engine.runtime.projection import ProjectionError
-from engine.runtime.rebuild import Options, RebuildError, Report, rebuild
-from engine.runtime.rows import COLUMNS
-from tests.integration.history_fixtures import CODEC, Hand, Store, attempt, batch, routing, unasked
+from tests.integration.history_fixtures import CODEC, NOW, Hand, Store, attempt, batch, routing, unasked
 from tests.integration.lying_store import (
     Exchange,
     Front,
@@ -76,6 +78,7 @@ def fill(log: MemoryLog, first: int, count: int) -> None:
     put(log, "routings", batch(*routings))
     for n in range(first, first + count):
         put(log, "attempts", *fate(n, "ep1"), *fate(n, "ep2", extra=1))
+        put(log, "changes", EndpointDisabled(f"cmd_{n}", "acme", "health", NOW + n, "ep1", n, "gone"))
 
 
 def fate(offset: int, endpoint: str, extra: int = 0) -> Iterator[AttemptFinished]:
@@ -97,7 +100,7 @@ def put(log: MemoryLog, topic: str, *values: object) -> None:
 def projected(log: MemoryLog, store: Store) -> None:
     """Bring the tables up to date as the projector does."""
     projector = Projector(store.history, store.settings, Hand(), log=log)
-    projector.consumer = log.consumer("projector", ("routings", "attempts"), projector)
+    projector.consumer = log.consumer("projector", projection.TOPICS, projector)
     projector.step(0)
     projector.close()
     projector.consumer.close()
@@ -105,7 +108,8 @@ def projected(log: MemoryLog, store: Store) -> None:
 
 def definitions(store: Store) -> list[str]:
     """How the tables are made."""
-    return [str(store.client.command(f"SHOW CREATE TABLE {table}")) for table in COLUMNS]
+    tables = (*COLUMNS, *COLUMNS_OF)
+    return [str(store.client.command(f"SHOW CREATE TABLE {table}")) for table in tables]
 
 
 def leftovers(store: Store) -> list[str]:
@@ -139,9 +143,9 @@ def test_the_same_tables_twice(log: TrimmedLog, served: Store) -> None:
         assert contents(served) == before
         assert definitions(served) == made
         assert {table: count.after for table, count in report.tables.items()} == {
-            table: len(rows) for table, rows in before.items()
+            table: len(before[table]) for table in COLUMNS
         }
-    assert report.records == len(log.records(("routings", 0))) + len(log.records(("attempts", 0)))
+    assert report.records == sum(len(log.records((topic, 0))) for topic in projection.TOPICS)
     assert leftovers(served) == []
 
 
@@ -156,6 +160,11 @@ DAMAGE = {
     "doubled": "INSERT INTO attempts SELECT * REPLACE (accepted_at + 1 AS accepted_at) FROM attempts",
     "lost": "DROP TABLE deliveries SYNC",
     "narrowed": "ALTER TABLE attempts DROP COLUMN error",
+    "rollups emptied": "TRUNCATE TABLE health_1m",
+    "rollups lost": "DROP TABLE health_1h SYNC",
+    "rollups invented": "INSERT INTO health_1m SELECT * REPLACE ('nobody' AS endpoint_id) FROM health_1m",
+    "rollups outranked": "INSERT INTO health_1h SELECT * REPLACE (attempts + 1 AS attempts,"
+    " computed_at + toUInt64(1e18) AS computed_at) FROM health_1h",
 }
 
 
@@ -206,6 +215,34 @@ def test_what_left_the_log_is_kept(log: TrimmedLog, served: Store, trimmed: dict
     assert sum(count.carried for count in report.tables.values()) > 0
 
 
+def test_rollups_outlive_their_attempts(served: Store) -> None:
+    """Figures of attempts that are gone by age stay; what is still there is added up anew."""
+    week_us, log = 7 * 86_400 * 1_000_000, TrimmedLog()
+    old = [
+        replace(
+            each, accepted_at=each.accepted_at - 3 * week_us, attempted_at=each.attempted_at - 3 * week_us
+        )
+        for each in (attempt(n, "ep", 1, ENDS[n % 3]) for n in range(20))
+    ]
+    put(log, "attempts", *old)
+    projected(log, served)
+    fill(log, 100, 20)
+    projected(log, served)
+    shorter = replace(served, settings=served.settings.model_copy(update={"retention_days": 7}))
+    migrate(served.client, shorter.settings)
+    for table in ("attempts", "deliveries"):
+        served.client.command(f"OPTIMIZE TABLE {table} FINAL")
+    before = contents(served)
+    assert not [row for row in before["attempts"] if "ep" in row]
+    assert [row for row in before["health_1m"] if "ep" in row]
+    log.starts = {("attempts", 0): len(old)}
+    served.client.command(
+        "ALTER TABLE health_1h DELETE WHERE endpoint_id = 'ep1' SETTINGS mutations_sync = 1"
+    )
+    run(log, shorter)
+    assert contents(served) == before
+
+
 def test_what_is_on_the_log_outranks_what_is_kept(served: Store) -> None:
     """A delivery whose first attempt has left the log and whose second has not shows the second."""
     log = TrimmedLog()
@@ -226,7 +263,7 @@ def test_another_log_is_refused(log: TrimmedLog, served: Store) -> None:
         run(TrimmedLog(), served)
     assert contents(served) == before
     run(TrimmedLog(), served, Options(discard=True))
-    assert contents(served) == {table: [] for table in COLUMNS}
+    assert not any(contents(served).values())
 
 
 # -- while everything runs --------------------------------------------------------------
@@ -247,7 +284,9 @@ def test_what_is_projected_during_the_exchange(log: TrimmedLog, served: Store, f
     run(log, served)
     front.be_honest()
     fresh = contents(served)
-    assert {row[1] for row in fresh["messages"]} == {f"m{n}" for n in (*range(60), *range(100, 130))}
+    assert {row[1] for row in fresh["messages"]} == {
+        f"m{n}" for n in (*range(60), *range(100, 100 + 10 * (len(COLUMNS) + len(ROLLUPS))))
+    }
     run(log, served)
     assert contents(served) == fresh
 

@@ -53,7 +53,7 @@ def test_the_command(kafka: str, prefix: str, served: Store, process: StoreProce
     first = rebuild(env)
     assert first.returncode == 0, first.stderr
     assert first.stdout.splitlines()[1:] == [
-        *("messages\t0\t2\t0", "deliveries\t0\t2\t0", "attempts\t0\t2\t0"),
+        *("messages\t0\t2\t0", "deliveries\t0\t2\t0", "attempts\t0\t2\t0", "changes\t0\t0\t0"),
         "3 records read, 0 undecodable; `hooklog reconcile` proves it",
     ]
     assert "reading the log: 0 of 3\n" in first.stderr

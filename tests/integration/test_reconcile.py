@@ -11,7 +11,7 @@ from engine.core.accounting import Account, Range
 from engine.core.model import Skipped
 from engine.core.routing import delivery_id
 from engine.ports import Consumer, Position, TopicPartition
-from engine.runtime.reconcile import GRACE_US, Scope, summary
+from engine.runtime.accounting.reconcile import GRACE_US, Scope, summary
 from tests.integration.history_fixtures import TOPIC, attempt, batch, routing, unasked
 from tests.integration.scene import LATER, Scene, waiting
 

@@ -1,0 +1,368 @@
+"""The book of questions: every query of docs/queries.md, run on a history that was added up by hand."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+
+import clickhouse_connect
+import pytest
+
+from engine.core.change import CommandRejected, EndpointDisabled
+from engine.core.directory import TenantCreated
+from engine.core.model import AttemptFinished, Decision, RoutedBatch, Routing, Skipped
+from engine.core.replay import Resent, ResentBatch
+from engine.core.routing import delivery_id
+from engine.ports import Record
+from engine.runtime.history.clickhouse import History
+from engine.runtime.history.migration import migrate
+from engine.runtime.history.projection import Batch, Projection
+from engine.runtime.settings import load_settings
+from tests.integration.history_fixtures import SECOND, TOPIC, Store, attempt, record
+
+pytestmark = pytest.mark.integration
+
+BOOK = Path(__file__).parents[2] / "docs" / "queries.md"
+PARAMETERS = {
+    "since": "2026-11-16 00:00:00",
+    "until": "2026-11-17 00:00:00",
+    "tenant": "acme",
+    "message": "m6",
+    "endpoint": "ep_a1",
+}
+VIEWS = {
+    *("accepted_messages", "delivery_status", "delivery_attempts", "failed_deliveries", "audit_trail"),
+    *("endpoint_minutes", "endpoint_hours"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A section of the book."""
+
+    number: int
+    title: str
+    sql: str
+    names: Sequence[str]
+    answer: Sequence[str]
+    reading: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message as the history below tells it."""
+
+    offset: int
+    tenant: str
+    event_type: str
+    accepted: str
+    bytes: int
+    matched: Sequence[str] = ()
+    skipped: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """An attempt: seconds after acceptance, milliseconds, HTTP status (0: timeout), what followed."""
+
+    offset: int
+    endpoint: str
+    number: int
+    after_s: float
+    ms: int
+    status: int
+    decision: Decision
+
+
+MESSAGES = [
+    Message(1, "acme", "room.ended", "2026-11-09 10:00:00", 600, ["ep_a1"]),
+    Message(2, "acme", "room.ended", "2026-11-09 10:10:00", 600, ["ep_a1"]),
+    Message(3, "acme", "room.ended", "2026-11-09 10:20:00", 600, ["ep_a1"]),
+    Message(4, "acme", "room.ended", "2026-11-09 10:30:00", 600, ["ep_a1"]),
+    Message(5, "acme", "room.ended", "2026-11-16 10:00:00", 600, ["ep_a1", "ep_a2"]),
+    Message(6, "acme", "room.ended", "2026-11-16 10:00:10", 600, ["ep_a1", "ep_a2"]),
+    Message(7, "acme", "recording.ready", "2026-11-16 10:30:00", 1000, ["ep_a1"]),
+    Message(8, "acme", "room.ended", "2026-11-16 11:00:00", 600, ["ep_a1"], ["ep_a2"]),
+    Message(9, "beta", "call.finished", "2026-11-16 10:00:20", 2000, ["ep_b1"]),
+    Message(10, "beta", "call.finished", "2026-11-16 10:05:00", 2000),
+    Message(11, "beta", "call.finished", "2026-11-16 11:10:00", 2000, ["ep_b1"]),
+]
+TRIED = [
+    Tried(1, "ep_a1", 1, 1, 100, 200, "delivered"),
+    Tried(2, "ep_a1", 1, 1, 100, 200, "delivered"),
+    Tried(3, "ep_a1", 1, 1, 100, 200, "delivered"),
+    Tried(4, "ep_a1", 1, 1, 100, 503, "failed"),
+    Tried(5, "ep_a1", 1, 1, 200, 200, "delivered"),
+    Tried(5, "ep_a2", 1, 1, 5000, 0, "retry"),
+    Tried(5, "ep_a2", 2, 31, 300, 200, "delivered"),
+    Tried(6, "ep_a1", 1, 2, 50, 503, "retry"),
+    Tried(6, "ep_a1", 2, 7, 50, 503, "failed"),
+    Tried(6, "ep_a2", 1, 1, 400, 200, "delivered"),
+    Tried(7, "ep_a1", 1, 1, 60, 404, "retry"),
+    Tried(9, "ep_b1", 1, 0.5, 80, 200, "delivered"),
+    Tried(11, "ep_b1", 1, 3, 120, 200, "delivered"),
+]
+ANSWERS = {200: ("", "", b"ok"), 404: ("http_4xx", "HTTP 404", b"no such page")} | {
+    503: ("http_5xx", "HTTP 503", b"busy"),
+    0: ("timeout", "no answer within 5 s", b""),
+}
+BY_OFFSET = {message.offset: message for message in MESSAGES}
+
+EXPECTED: Mapping[int, Sequence[str]] = {
+    1: [
+        "ep_a1 | 5 | 2 | 40.0",
+        "ep_a2 | 3 | 2 | 66.7",
+    ],
+    2: [
+        "ep_a2 | 3 | [400, 4992, 4992]",
+        "ep_a1 | 5 | [60, 200, 200]",
+    ],
+    3: [
+        "ep_a2 | 1 | 2026-11-16 10:00:11 | 400 | success | 200 |  | delivered",
+        "ep_a1 | 1 | 2026-11-16 10:00:12 | 50 | failure | 503 | http_5xx | retry",
+        "ep_a1 | 2 | 2026-11-16 10:00:17 | 50 | failure | 503 | http_5xx | failed",
+        "ep_a1 | 1 | 2026-11-16 11:20:01 | 90 | success | 200 |  | delivered",
+    ],
+    4: [
+        "ep_a2 | first | delivered |  | 1 | 2026-11-16 10:00:11.400",
+        "ep_a1 | first | failed | exhausted | 2 | 2026-11-16 10:00:17.050",
+        "ep_a1 | again | delivered |  | 1 | 2026-11-16 11:20:01.090",
+    ],
+    5: [
+        "http_5xx | 503 | 2 | 1",
+        "http_4xx | 404 | 1 | 1",
+        "timeout | 0 | 1 | 1",
+    ],
+    6: [
+        "call.finished | 2 | [0.6, 3.1]",
+        "room.ended | 3 | [1.4, 31.2]",
+    ],
+    7: [
+        "2026-11-16 10:00:00 | 6 | 100.0",
+        "2026-11-16 11:00:00 | 1 | 100.0",
+    ],
+    8: [
+        "1 | 4 | 80.0",
+        "2 | 1 | 20.0",
+    ],
+    9: [
+        "acme | ep_a1 | exhausted | http_5xx | 503 | 1 | 2026-11-16 10:00:17.050",
+    ],
+    10: [
+        "acme | ep_a1 | 60.0 | 25.0",
+        "acme | ep_a2 | 33.3 | 0.0",
+    ],
+    11: [
+        "2026-11-16 10:00:00 | acme | 7 | 4600",
+        "2026-11-16 10:00:00 | beta | 1 | 2000",
+        "2026-11-16 11:00:00 | acme | 1 | 600",
+        "2026-11-16 11:00:00 | beta | 1 | 2000",
+    ],
+    12: [
+        "acme | room.ended | 3 | 1800 | 600",
+        "beta | call.finished | 3 | 6000 | 2000",
+        "acme | recording.ready | 1 | 1000 | 1000",
+    ],
+    13: [
+        "2026-11-16 11:30:00 | key:k1 | endpoint | ep_a9 | command_rejected",
+        "2026-11-16 10:45:00 | health | endpoint | ep_a2 | disabled",
+    ],
+    14: [
+        "acme | ep_a1 | 2 | 2026-11-16 10:30:00 | 1",
+    ],
+    15: [
+        "acme | ep_a1 | m7 | 1 | 2026-11-16 10:35:00 | 48300",
+    ],
+    16: [
+        "call.finished | 3 | 2 | 2 | 0.67 | 0.67",
+        "recording.ready | 1 | 1 | 1 | 1.0 | 1.0",
+        "room.ended | 3 | 5 | 6 | 1.67 | 2.0",
+    ],
+    17: [
+        "beta | call.finished | 1 | 2026-11-16 10:05:00",
+    ],
+    18: [
+        "acme | ep_a2 | disabled | 1",
+    ],
+    19: [
+        "acme | ep_a2 | 2026-11-16 10:00:00 | 2026-11-16 10:00:00",
+        "acme | ep_a1 | 2026-11-16 11:20:00 | 2026-11-16 10:30:00",
+    ],
+    20: [
+        "acme | ep_a1 | delivered | 1 | 1",
+    ],
+    21: [
+        "2026-11-16 10:00:00 | 6",
+        "2026-11-16 10:30:00 | 1",
+        "2026-11-16 11:20:00 | 1",
+    ],
+    22: [
+        "2026-11-16 10:30:01 | m7 | 404 | http_4xx | HTTP 404 | no such page",
+        "2026-11-16 10:00:17 | m6 | 503 | http_5xx | HTTP 503 | busy",
+        "2026-11-16 10:00:12 | m6 | 503 | http_5xx | HTTP 503 | busy",
+    ],
+    23: [
+        "2026-11-16 10:00:00 | 7 | 42.9",
+        "2026-11-16 11:00:00 | 1 | 100.0",
+    ],
+    24: [
+        "delivered | 8 | 61.5",
+        "failed | 2 | 15.4",
+        "pending | 2 | 15.4",
+        "skipped | 1 | 7.7",
+    ],
+}
+
+
+def micros(text: str) -> int:
+    """A time of the history, microseconds."""
+    return int(datetime.fromisoformat(f"{text}+00:00").timestamp()) * SECOND
+
+
+def routed(message: Message) -> RoutedBatch:
+    """What the router wrote of it."""
+    routing = Routing(
+        message.offset,
+        message.tenant,
+        f"m{message.offset}",
+        message.event_type,
+        micros(message.accepted),
+        digest=bytes(16),
+        matched=tuple(message.matched),
+        skipped=tuple(Skipped(endpoint, "disabled") for endpoint in message.skipped),
+        bytes=message.bytes,
+    )
+    return RoutedBatch(0, message.offset, message.offset, (), (routing,))
+
+
+def finished(tried: Tried) -> AttemptFinished:
+    """What the dispatcher wrote of it; m7's next attempt is due five minutes after its acceptance."""
+    message = BY_OFFSET[tried.offset]
+    accepted = micros(message.accepted)
+    error_class, error, body = ANSWERS[tried.status]
+    return replace(
+        attempt(tried.offset, tried.endpoint, tried.number, tried.decision),
+        tenant=message.tenant,
+        event_type=message.event_type,
+        accepted_at=accepted,
+        attempted_at=accepted + int(tried.after_s * SECOND),
+        duration_us=tried.ms * 1_000,
+        status_code=tried.status,
+        error_class=error_class,
+        error=error,
+        response_body=body,
+        retry_at=accepted + 300 * SECOND if tried.decision == "retry" else 0,
+        request_bytes=message.bytes,
+    )
+
+
+def resent() -> tuple[ResentBatch, AttemptFinished]:
+    """m6 to ep_a1 again, by hand, which worked."""
+    accepted, origin = micros("2026-11-16 11:20:00"), delivery_id(TOPIC, 0, 6, "ep_a1")
+    made = Resent("dlv_again", "ep_a1", "m6", "room.ended", "resend", origin, accepted, 0, 6)
+    delivered = replace(
+        finished(Tried(6, "ep_a1", 1, 0, 90, 200, "delivered")),
+        delivery_id="dlv_again",
+        origin=origin,
+        trigger="resend",
+        accepted_at=accepted,
+        attempted_at=accepted + SECOND,
+    )
+    return ResentBatch("c1", "acme", "admin", accepted, (made,)), delivered
+
+
+@pytest.fixture(scope="module")
+def told(chdb: str) -> Iterator[Store]:
+    """The history above, in tables."""
+    settings = load_settings(clickhouse_database="told", retention_days=10_000, rollup_days=10_000)
+    client = clickhouse_connect.get_client(dsn=chdb, tz_mode="aware")
+    migrate(client, settings)
+    client.database = "told"
+    history = History(lambda: client)
+    projection, gathered = Projection("hooklog."), Batch(0)
+    for read in records():
+        gathered.add(read, projection.rows(read))
+    gathered.insert_into(history, "hooklog.")
+    history.roll_up(gathered.touched())
+    yield Store(history, client, settings)
+    client.close()
+
+
+def records() -> Iterator[Record]:
+    """The log of it."""
+    batch_again, delivered_again = resent()
+    changes = [
+        TenantCreated("c0", "acme", "admin", micros("2026-11-09 09:00:00"), "Acme"),
+        EndpointDisabled("c2", "acme", "health", micros("2026-11-16 10:45:00"), "ep_a2", 2, "failing"),
+        CommandRejected(
+            "c3", "acme", "key:k1", micros("2026-11-16 11:30:00"), "ep_a9", "DeleteEndpoint", "unknown"
+        ),
+    ]
+    routings: list[RoutedBatch | ResentBatch] = [*map(routed, MESSAGES), batch_again]
+    attempts = [*map(finished, TRIED), delivered_again]
+    yield from (
+        record("routings", n, each, at=micros("2026-11-09 09:00:00")) for n, each in enumerate(routings)
+    )
+    yield from (
+        record("attempts", n, each, at=each.attempted_at + each.duration_us)
+        for n, each in enumerate(attempts)
+    )
+    yield from (record("changes", n, each, at=each.at) for n, each in enumerate(changes))
+
+
+@cache
+def book() -> dict[int, Question]:
+    """The questions by number; a section that is not made as the others are fails here."""
+    sections = re.split(r"^## ", BOOK.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+    return {question.number: question for question in map(parsed, sections)}
+
+
+def parsed(section: str) -> Question:
+    """Title, question, SQL, answer, how to read it."""
+    shape = r"(\d+)\. (.+\?)\n\n.+?\n\n```sql\n(.+?)\n```\n\n((?:\|.*\n)+)\n(.+)"
+    found = re.fullmatch(shape, section, re.DOTALL)
+    assert found is not None, section
+    names, _, *rows = (" | ".join(cells(line)) for line in found[4].splitlines())
+    return Question(int(found[1]), found[2], found[3], names.split(" | "), rows, found[5])
+
+
+def cells(line: str) -> list[str]:
+    """Cells of a row of a table."""
+    return [cell.strip() for cell in line.strip()[1:-1].split("|")]
+
+
+def shown(value: object) -> str:
+    """A value as the book shows it: whole seconds without their zeros."""
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3].removesuffix(".000")
+    return str(value)
+
+
+def test_the_book_is_of_at_least_twenty() -> None:
+    """Numbered from 1 without a gap, each with an expected answer, none asked twice."""
+    assert list(book()) == list(range(1, len(book()) + 1)) == list(EXPECTED)
+    assert len(book()) >= 20
+    assert len({question.sql for question in book().values()}) == len(book())
+
+
+@pytest.mark.parametrize("number", EXPECTED)
+def test_answer(told: Store, number: int) -> None:
+    """The query answers what was added up by hand, and the book shows just that."""
+    question = book()[number]
+    asked = set(re.findall(r"\{(\w+):\w+\}", question.sql))
+    table = told.history.query(question.sql, {name: PARAMETERS[name] for name in asked})
+    assert [" | ".join(map(shown, row)) for row in table.rows] == list(EXPECTED[number])
+    assert (list(table.columns), list(question.answer)) == (list(question.names), list(EXPECTED[number]))
+
+
+@pytest.mark.parametrize("number", EXPECTED)
+def test_only_views_are_asked(number: int) -> None:
+    """A table needs a word about its engine; a view does not."""
+    sources = set(re.findall(r"(?:FROM|JOIN) (\w+)", book()[number].sql))
+    assert sources
+    assert sources <= VIEWS
+    assert " FINAL" not in book()[number].sql

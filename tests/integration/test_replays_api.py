@@ -1,0 +1,303 @@
+"""Resends, test sends and replays over the API, with every group on a log in memory and a real receiver."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import httpx
+import pytest
+
+from consumers import dispatcher, replayer, router, scheduler
+from engine.core.model import AttemptFinished
+from engine.dev.process import wait_until
+from engine.ports import Output
+from engine.runtime.history.clickhouse import History
+from engine.runtime.history.projection import Projection
+from engine.runtime.history.rows import columns
+from engine.runtime.memory import MemoryLog
+from tests.integration.api_fixtures import Api, dev_context, running
+from tests.integration.history_fixtures import Store
+
+pytestmark = pytest.mark.integration
+LIMIT_S = 20.0
+GROUPS = (router, dispatcher, scheduler, replayer)
+
+
+class Receiver(ThreadingHTTPServer):
+    """Answers with `status`; keeps the bodies."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        self.status = 200
+        self.bodies: list[bytes] = []
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.server_address[1]}/hook"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        """Take the body in."""
+        assert isinstance(self.server, Receiver)
+        self.server.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+        self.send_response(self.server.status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """A receiver on loopback."""
+    server = Receiver()
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def api(history: History) -> Iterator[Api]:
+    """The API with every group on a thread."""
+    context = dev_context()
+    stop, threads = threading.Event(), []
+    for group in GROUPS:
+        ready = threading.Event()
+        threads.append(threading.Thread(target=group.run, args=(context, stop, ready.set)))
+        threads[-1].start()
+        assert ready.wait(10)
+    try:
+        with running(context, history=history) as made:
+            yield made
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(20)
+
+
+def ok(answer: httpx.Response, status: int = 200) -> dict[str, object]:
+    """The body of an answer that has this status."""
+    assert answer.status_code == status, answer.text
+    found = answer.json()
+    assert isinstance(found, dict)
+    return found
+
+
+def endpoint(api: Api, receiver: Receiver, **more: object) -> str:
+    """Create an endpoint for the receiver."""
+    body = {"tenant": "acme", "url": receiver.url, "retry_policy": []} | more
+    return str(ok(api.ask("POST", "/v1/endpoints", body), 201)["id"])
+
+
+def attempts(api: Api) -> list[AttemptFinished]:
+    """Every attempt on the log."""
+    log = api.context.log
+    assert isinstance(log, MemoryLog)
+    records = [r for n in range(log.partitions("attempts")) for r in log.records(("attempts", n))]
+    return [api.context.codec.decode_as(AttemptFinished, r.value) for r in records]
+
+
+def publish(api: Api, count: int, event_type: str = "room.ended") -> None:
+    """Publish messages."""
+    for n in range(count):
+        body = {"tenant": "acme", "event_type": event_type, "payload": {"n": n}}
+        ok(api.ask("POST", "/v1/messages", body), 202)
+
+
+def wait_attempts(api: Api, count: int, trigger: str = "scheduled") -> list[AttemptFinished]:
+    """Wait for so many attempts with a trigger."""
+
+    def found() -> list[AttemptFinished]:
+        return [each for each in attempts(api) if each.trigger == trigger]
+
+    assert wait_until(lambda: len(found()) >= count, LIMIT_S, 0.02), len(found())
+    return found()
+
+
+def wait_replay(api: Api, replay_id: object, status: str = "finished") -> dict[str, object]:
+    """Wait until a replay has ended so."""
+    ask = partial(api.ask, "GET", f"/v1/replays/{replay_id}")
+    assert wait_until(lambda: ok(ask())["status"] == status, LIMIT_S, 0.05), ask().text
+    return ok(ask())
+
+
+def project(api: Api, store: Store) -> None:
+    """Bring the history up to date with the attempts."""
+    log, projection = api.context.log, Projection("hooklog.")
+    assert isinstance(log, MemoryLog)
+    for topic in ("routings", "attempts"):
+        for n in range(log.partitions(topic)):
+            for record in log.records((topic, n)):
+                for table, rows in projection.rows(record).items():
+                    if rows:
+                        token = f"{topic}-{n}-{record.offset}"
+                        store.history.insert(table, columns(table, rows), token)
+
+
+def test_a_test_send_answers_what_the_endpoint_answered(api: Api, receiver: Receiver) -> None:
+    """Success, failure, a disabled endpoint, a type of the catalogue with its example."""
+    made = endpoint(api, receiver, profile="bedrud")
+    path = f"/v1/endpoints/{made}/test"
+    answer = ok(api.ask("POST", path))
+    assert (answer["status"], answer["http_status"], answer["error_class"]) == ("success", 200, None)
+    assert b'"ping"' in receiver.bodies[-1]
+    receiver.status = 503
+    ok(api.ask("POST", f"/v1/endpoints/{made}/disable"))
+    answer = ok(api.ask("POST", path, {"event_type": "ping"}))
+    assert (answer["status"], answer["http_status"]) == ("failure", 503)
+    assert api.ask("POST", path, {"event_type": "room.ended"}).status_code == 422
+    example = {"description": "x", "example": {"room": "kitchen"}}
+    ok(api.ask("PUT", "/v1/event-types/room.ended", example))
+    ok(api.ask("POST", path, {"event_type": "room.ended"}))
+    assert b'"kitchen"' in receiver.bodies[-1]
+    assert [a.trigger for a in attempts(api)] == ["test"] * 3
+
+
+def test_a_repeated_test_send_is_one_request(api: Api, receiver: Receiver) -> None:
+    """The same Idempotency-Key answers the same attempt."""
+    path = f"/v1/endpoints/{endpoint(api, receiver)}/test"
+    first = ok(api.ask("POST", path, idempotency_key="k"))
+    assert ok(api.ask("POST", path, idempotency_key="k")) == first
+    assert len(receiver.bodies) == 1
+
+
+def test_a_resend_is_a_new_delivery_with_the_same_body(api: Api, receiver: Receiver, store: Store) -> None:
+    """202 with its id; the same key makes no second one; an unknown one is 404, a lost body 410."""
+    receiver.status = 500
+    endpoint(api, receiver)
+    publish(api, 1)
+    (old,) = wait_attempts(api, 1)
+    project(api, store)
+    receiver.status = 200
+    path = f"/v1/deliveries/{old.delivery_id}/resend"
+    answer = ok(api.ask("POST", path, idempotency_key="k"), 202)
+    assert ok(api.ask("POST", path, idempotency_key="k"), 202) == answer
+    (new,) = wait_attempts(api, 1, "resend")
+    assert (answer["id"], answer["origin"]) == (new.delivery_id, old.delivery_id)
+    assert (new.origin, new.decision) == (old.delivery_id, "delivered")
+    assert receiver.bodies[0] == receiver.bodies[1]
+    assert len(receiver.bodies) == 2
+    assert api.ask("POST", "/v1/deliveries/dlv_none/resend").status_code == 404
+
+
+def test_a_body_past_retention_is_410(api: Api, receiver: Receiver, store: Store) -> None:
+    """Neither message nor dead letter is there: said at once, and nothing is written."""
+    made = endpoint(api, receiver)
+    publish(api, 1)
+    (old,) = wait_attempts(api, 1)
+    gone = api.context.codec.encode(
+        AttemptFinished(
+            *("dlv_gone", "acme", made, "other", "room.ended", 1, "scheduled", "", old.accepted_at),
+            *(old.source_partition, 10_000, old.attempted_at, 1, "failure", 500, "http_5xx", "", "failed"),
+            *("http_5xx", 0, 0, b"", "w"),
+            delivery=b"",
+        )
+    )
+    log = api.context.log
+    assert isinstance(log, MemoryLog)
+    log.append(Output("attempts", 0, made.encode(), gone, {}))
+    project(api, store)
+    answer = api.ask("POST", "/v1/deliveries/dlv_gone/resend")
+    assert answer.status_code == 410, answer.text
+    assert "retention" in answer.json()["detail"]
+
+
+def since(seconds: float = 60) -> str:
+    """A time in the past."""
+    return datetime.fromtimestamp(time.time() - seconds, UTC).isoformat()
+
+
+def test_a_replay_counts_runs_and_is_shown(api: Api, receiver: Receiver) -> None:
+    """Dry run, start, progress; the same key starts no second one, another body under it is refused."""
+    made = endpoint(api, receiver)
+    publish(api, 5)
+    publish(api, 2, "room.left")
+    wait_attempts(api, 7)
+    body = {"endpoint": made, "since": since(), "only": "all", "rate": 100}
+    counted = ok(api.ask("POST", "/v1/replays", {**body, "dry_run": True}))
+    assert counted == {
+        "deliveries": 7,
+        "by_event_type": {"room.ended": 5, "room.left": 2},
+        "missing": 0,
+        "estimated_seconds": 0.07,
+    }
+    assert ok(api.ask("GET", "/v1/replays"))["data"] == []
+    started = ok(api.ask("POST", "/v1/replays", body, idempotency_key="k"), 202)
+    assert ok(api.ask("POST", "/v1/replays", body, idempotency_key="k"), 202)["id"] == started["id"]
+    other = api.ask("POST", "/v1/replays", {**body, "only": "missed"}, idempotency_key="k")
+    assert other.status_code == 422
+    ended = wait_replay(api, started["id"])
+    assert (ended["deliveries"], ended["planned"], ended["reason"]) == (7, 7, "")
+    assert len(wait_attempts(api, 7, "replay")) == 7
+    assert len(receiver.bodies) == 14
+    assert ok(api.ask("GET", "/v1/replays?tenant=acme"))["data"] == [ended]
+
+
+def test_a_replay_is_cancelled(api: Api, receiver: Receiver) -> None:
+    """Its end is in the answer; an ended one cannot be cancelled."""
+    made = endpoint(api, receiver)
+    publish(api, 5)
+    wait_attempts(api, 5)
+    body = {"endpoint": made, "since": since(), "only": "all", "rate": 0.5}
+    path = f"/v1/replays/{ok(api.ask('POST', '/v1/replays', body), 202)['id']}"
+    assert ok(api.ask("POST", f"{path}/cancel"))["status"] == "cancelled"
+    assert ok(api.ask("POST", f"{path}/cancel"))["status"] == "cancelled"
+    assert len(wait_attempts(api, 0, "replay")) < 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({"endpoint": "ep_none"}, 404),
+        ({"endpoint": None}, 422),
+        ({"only": "some"}, 422),
+        ({"since": "yesterday"}, 422),
+        ({"rate": 0}, 422),
+        ({"until": since(100_000)}, 422),
+        ({"tenant": "nobody", "endpoint": None}, 409),
+        ({"event_types": []}, 422),
+    ],
+)
+def test_bad_input_starts_nothing(
+    api: Api, receiver: Receiver, changes: dict[str, object], status: int
+) -> None:
+    """A clear 4xx, and no replay."""
+    body = {"endpoint": endpoint(api, receiver), "since": since(), "only": "all"} | changes
+    answer = api.ask("POST", "/v1/replays", body)
+    assert answer.status_code == status, answer.text
+    assert ok(api.ask("GET", "/v1/replays"))["data"] == []
+
+
+def test_a_tenants_key_reaches_its_own_only(api: Api, receiver: Receiver, store: Store) -> None:
+    """Another's delivery, endpoint and replay do not exist; scopes are asked for."""
+    made = endpoint(api, receiver)
+    publish(api, 1)
+    (old,) = wait_attempts(api, 1)
+    project(api, store)
+    body = {"endpoint": made, "since": since(), "only": "all"}
+    replay = ok(api.ask("POST", "/v1/replays", body), 202)["id"]
+    ok(api.ask("POST", "/v1/tenants", {"id": "other", "name": "Other"}), 201)
+    stranger, reader = api.new_key("manage", "read", tenant="other"), api.new_key("read", tenant="acme")
+    asked = [
+        ("POST", f"/v1/deliveries/{old.delivery_id}/resend", None),
+        ("POST", f"/v1/endpoints/{made}/test", None),
+        ("POST", "/v1/replays", body),
+        ("GET", f"/v1/replays/{replay}", None),
+        ("POST", f"/v1/replays/{replay}/cancel", None),
+    ]
+    assert [api.ask_as(stranger, *each).status_code for each in asked] == [404] * 5
+    assert [api.ask_as(reader, *each).status_code for each in asked] == [403, 403, 403, 200, 403]
+    assert api.ask_as(stranger, "GET", "/v1/replays").json()["data"] == []
