@@ -12,7 +12,7 @@ from collections import Counter, deque
 from functools import partial
 from threading import Event
 
-from engine.core.change import REMEMBERED_US, CommandRejected
+from engine.core.change import REMEMBERED_US, RejectionCode
 from engine.core.endpoint import Endpoint
 from engine.core.model import DeliveryScheduled
 from engine.core.recent import Recent
@@ -26,29 +26,24 @@ from engine.core.replay import (
     StartReplay,
     begun,
     cancel,
+    reject,
     started,
 )
 from engine.ports import Output, Record
 from engine.ports import TopicPartition as Partition
 from engine.runtime import telemetry
 from engine.runtime.configuration.vault import Keyring
-from engine.runtime.configuration.views import (
-    CONFIGURATION_TOPICS,
-    REPLAYS,
-    Configuration,
-    NewerRecordError,
-    View,
-    wait_for,
-)
+from engine.runtime.configuration.views import CONFIGURATION_TOPICS, REPLAYS, Configuration, View, wait_for
 from engine.runtime.context import Context, Ready
+from engine.runtime.held import Held
 from engine.runtime.owned import Input, Owned
 from engine.runtime.processor import Processor, settle
 from engine.runtime.progress import Flow
-from engine.runtime.replaying.candidates import Found, Tools
+from engine.runtime.replaying.candidates import Found, Tools, outputs_of
 from engine.runtime.replaying.originals import GONE, Originals
 from engine.runtime.replaying.remade import By, Remake, batch_of, resent_of
-from engine.runtime.replaying.resuming import Chain, Outputs, is_done, read_back, recover
-from engine.runtime.replaying.running import Running, nobody, nothing, outputs_of, snapshot_output
+from engine.runtime.replaying.resuming import Chain, Outputs, is_done, read_back, recover, tombstone_of
+from engine.runtime.replaying.running import Running, nobody, nothing, snapshot_output
 from engine.runtime.replaying.surveying import frozen_ends
 from engine.runtime.routing.acceptance import BODY_MAX
 from schemas import headers
@@ -68,11 +63,6 @@ KEPT_US = 30 * 86_400_000_000
 _LOG = telemetry.logger(GROUP)
 
 
-def tombstone_of(record: Record) -> Output:
-    """What lets compaction take a snapshot away."""
-    return Output(record.topic, record.partition, record.key, None, {})
-
-
 class Replayer:
     """The replayer's state: replays under way, and command ids seen."""
 
@@ -83,6 +73,8 @@ class Replayer:
         self._early: list[tuple[CancelReplay, tuple[Input, Record], Outputs]] = []
         """Cancellations of what is just beginning."""
         self._seen: dict[Partition, Recent[bool]] = {}
+        self._held = Held(GROUP)
+        """Replays of a partition that waits go on."""
         self._configuration = Configuration(context.codec, Keyring(context.vault))
         self.view = View(context.log, CONFIGURATION_TOPICS, self._configuration.fold)
         self.replays: dict[str, Running] = {}
@@ -119,7 +111,11 @@ class Replayer:
         reader = self.processor.progress.reader
         seen = self._seen[owned.at] = Recent[bool](REMEMBERED_US, SEEN_MAX)
         for record in reader.read(reader.since([owned.at], since)):
-            command = self._command(record) if record.offset < owned.next else None
+            try:
+                command = self._command(record) if record.offset < owned.next else None
+            except UnknownSchemaError as error:  # which ids a newer one has seen we cannot know
+                self._held.add(owned.at, f"offset {record.offset}: {error}")
+                break
             if command is not None:
                 seen.put(command.command_id.encode(), True, record.timestamp)
 
@@ -138,6 +134,7 @@ class Replayer:
 
     def _disowned(self, owned: Owned) -> None:
         self._seen.pop(owned.at, None)
+        self._held.discard(owned.at)
         for replay_id, running in list(self.replays.items()):
             if running.replay.partition == owned.at[1]:
                 running.close()
@@ -151,13 +148,21 @@ class Replayer:
             command = self._context.codec.decode(record.value)
         except UndecodableError:
             return None
-        except UnknownSchemaError as error:
-            where = f"{record.topic}/{record.partition} offset {record.offset}"
-            raise NewerRecordError(f"{where}: {error}: a newer hooklog wrote it; upgrade this one") from error
         return command if isinstance(command, ReplayCommand) else None
 
+    def _take_in(self, taken: Input, record: Record) -> None:
+        """See to one command, unless its partition waits; then it stays open, and so the commit before it."""
+        at = taken.owner.at
+        if at not in self._held:
+            try:
+                self.take(taken, record)
+            except UnknownSchemaError as error:
+                self._held.add(at, f"offset {record.offset}: {error}")
+        if at in self._held:
+            self.processor.consumer.pause(at)
+
     def take(self, taken: Input, record: Record) -> None:
-        """See to one command."""
+        """See to one command; UnknownSchemaError if a newer hooklog wrote it."""
         command = self._command(record)
         if command is None:
             settle(taken)
@@ -201,7 +206,8 @@ class Replayer:
         if found.written is not None:
             self._made(command, at, None, found.written)
         elif endpoint is None:
-            self._reject(command, at, f"endpoint {command.endpoint_id!r} does not exist")
+            missing = f"endpoint {command.endpoint_id!r} does not exist"
+            self._reject(command, at, missing, "not_found")
         else:
             record = at[1]
             source = record.partition, record.offset
@@ -266,18 +272,12 @@ class Replayer:
                 return
         self._reject(command, at, f"replay {command.replay_id!r} has ended, or never began")
 
-    def _reject(self, command: ReplayCommand, at: tuple[Input, Record], reason: str) -> None:
+    def _reject(
+        self, command: ReplayCommand, at: tuple[Input, Record], reason: str, code: RejectionCode = "conflict"
+    ) -> None:
         taken, record = at
         telemetry.COMMANDS.labels("rejected").inc()
-        fact = CommandRejected(
-            command.command_id,
-            command.tenant,
-            command.actor,
-            self._context.clock.now(),
-            "" if isinstance(command, CancelReplay) else command.endpoint_id,
-            type(command).__name__,
-            reason,
-        )
+        fact = reject(command, self._context.clock.now(), reason, code)
         self._chains.append(Chain(taken, deque([self._output("changes", command.tenant, fact, record)])))
 
     def _output(self, topic: str, key: str | None, value: object, record: Record) -> Output:
@@ -318,7 +318,7 @@ class Replayer:
         self.view.advance()
         is_busy = self._chains or self.replays
         for taken, record in self.processor.poll(BUSY_POLL_S if is_busy else POLL_S, POLL_MAX):
-            self.take(taken, record)
+            self._take_in(taken, record)
         self._advance_chains()
         early, self._early = self._early, []
         for command, at, found in early:
@@ -326,6 +326,7 @@ class Replayer:
                 self._cancel(command, at, found)
         self._advance_replays()
         telemetry.REPLAYS_RUNNING.set(len(self.replays))
+        telemetry.WINDOW_FILL.labels(GROUP).set(max((each.fill for each in self.replays.values()), default=0))
         self.processor.turn()
 
     def close(self) -> None:

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 REMEMBERED_US = 24 * 3_600_000_000
 """How long a command's id is remembered, so that a repeat changes nothing; microseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class SealedHeaders:
+    """The values of an endpoint's own headers, all together, under its tenant's data key."""
+
+    data_key_id: str
+    nonce: bytes
+    ciphertext: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +27,14 @@ class EndpointSettings:
     event_types: tuple[str, ...] | None = None
     profile: str = "standard"
     headers: Mapping[str, str] = field(default_factory=dict)
+    """By name; their values are empty when they are in `sealed_headers`."""
     description: str = ""
     retry_policy: tuple[int, ...] | None = None
     """Delays before each retry, milliseconds."""
     timeout_ms: int | None = None
     rate_limit: float | None = None
+    sealed_headers: SealedHeaders | None = None
+    """None: there are no headers, or an older hooklog wrote their values in the clear."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +75,18 @@ class CreateEndpoint(_Command):
 
 @dataclass(frozen=True, slots=True)
 class UpdateEndpoint(_Command):
-    """Asks to change the settings named in `fields`."""
+    """Asks to change the settings named in `fields`, if it still has the version expected (when given)."""
 
     fields: tuple[str, ...]
     settings: EndpointSettings
+    expected_version: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class EnableEndpoint(_Command):
-    """Asks to enable an endpoint."""
+    """Asks to enable an endpoint, if it still has the version expected (when given)."""
+
+    expected_version: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +172,19 @@ class SecretRotated(_Fact):
     overlap_us: int
 
 
+RejectionCode = Literal[
+    "not_found", "exists", "deleted", "conflict", "already", "invalid", "too_often", "unopenable"
+]
+"""Why a command was refused, for programs; `conflict`: what it was based on has changed since."""
+
+
+class Refusal(NamedTuple):
+    """Why a command is refused: for programs, and in words."""
+
+    code: RejectionCode
+    reason: str
+
+
 @dataclass(frozen=True, slots=True)
 class CommandRejected(FactBase):
     """A command was refused; nothing changed."""
@@ -163,6 +192,8 @@ class CommandRejected(FactBase):
     endpoint_id: str
     command: str
     reason: str
+    code: str = ""
+    """A `RejectionCode`, or one of a newer hooklog; empty: an older one wrote it."""
 
 
 EndpointFact = (

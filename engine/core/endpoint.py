@@ -24,6 +24,7 @@ from engine.core.change import (
     EndpointFact,
     EndpointSettings,
     EndpointUpdated,
+    Refusal,
     RotateSecret,
     SealedSecret,
     SecretRotated,
@@ -56,10 +57,11 @@ KEPT_US = 60_000_000
 """How long an expired secret stays in the snapshot."""
 SECRETS_MAX = 20
 """Secrets in a snapshot, at most."""
-_SETTINGS = {each.name for each in fields(EndpointSettings)}
+_SETTINGS = {each.name for each in fields(EndpointSettings)} - {"sealed_headers"}
 TOO_OFTEN = f"it has {SECRETS_MAX} secrets that still sign, or did a minute ago: wait for some to expire"
 ALREADY = "it is so already"
 """Reason of a rejection that asks for nothing new."""
+CHANGED = "the endpoint has changed since"
 
 
 Change = UpdateEndpoint | EnableEndpoint | DisableEndpoint | RotateSecret | DeleteEndpoint
@@ -71,9 +73,10 @@ def decide(endpoint: Endpoint | None, command: Command, now: int) -> EndpointFac
     if isinstance(command, CreateEndpoint):
         return _create(endpoint, command, now)
     if endpoint is None or endpoint.deleted or endpoint.tenant != command.tenant:
-        return reject(command, now, f"endpoint {command.endpoint_id!r} does not exist")
-    reason = _refusal(endpoint, command, now)
-    return reject(command, now, reason) if reason else _fact(endpoint, command, now)
+        missing = Refusal("not_found", f"endpoint {command.endpoint_id!r} does not exist")
+        return reject(command, now, missing)
+    refusal = _refusal(endpoint, command, now)
+    return reject(command, now, refusal) if refusal else _fact(endpoint, command, now)
 
 
 def _fact(endpoint: Endpoint, command: Change, now: int) -> EndpointFact:
@@ -92,27 +95,44 @@ def _fact(endpoint: Endpoint, command: Change, now: int) -> EndpointFact:
     assert_never(command)
 
 
-def _refusal(endpoint: Endpoint, command: Change, now: int) -> str:
-    """Why an endpoint stays as it is; empty if it does not."""
+def _refusal(endpoint: Endpoint, command: Change, now: int) -> Refusal | None:
+    """Why an endpoint stays as it is; None if it does not."""
     match command:
         case UpdateEndpoint():
-            unknown = set(command.fields) - _SETTINGS
-            return f"there is no setting {', '.join(sorted(unknown))}" if unknown else ""
+            return _not_updated(endpoint, command)
         case EnableEndpoint():
-            return ALREADY if endpoint.enabled else ""
+            return _not_set(endpoint, command, is_so=endpoint.enabled)
         case DisableEndpoint():
-            return _not_disabled(endpoint, command)
+            same_epoch = command.expected_epoch in (None, endpoint.epoch)
+            refusal = _not_set(endpoint, command, is_so=not endpoint.enabled)
+            return refusal if refusal or same_epoch else Refusal("conflict", CHANGED)
         case RotateSecret():
-            return TOO_OFTEN if len(_kept(endpoint.secrets, now)) >= SECRETS_MAX else ""
-        case _:
-            return ""
+            is_full = len(_kept(endpoint.secrets, now)) >= SECRETS_MAX
+            return Refusal("too_often", TOO_OFTEN) if is_full else None
+        case DeleteEndpoint():
+            return None
+    assert_never(command)
+
+
+def _not_updated(endpoint: Endpoint, command: UpdateEndpoint) -> Refusal | None:
+    if unknown := set(command.fields) - _SETTINGS:
+        return Refusal("invalid", f"there is no setting {', '.join(sorted(unknown))}")
+    return _outdated(endpoint, command.expected_version)
+
+
+def _not_set(endpoint: Endpoint, command: EnableEndpoint | DisableEndpoint, *, is_so: bool) -> Refusal | None:
+    return Refusal("already", ALREADY) if is_so else _outdated(endpoint, command.expected_version)
+
+
+def _outdated(endpoint: Endpoint, expected_version: int | None) -> Refusal | None:
+    return None if expected_version in (None, endpoint.version) else Refusal("conflict", CHANGED)
 
 
 def _create(
     endpoint: Endpoint | None, command: CreateEndpoint, now: int
 ) -> EndpointCreated | CommandRejected:
     if endpoint is not None:
-        return reject(command, now, f"endpoint {command.endpoint_id!r} exists already")
+        return reject(command, now, Refusal("exists", f"endpoint {command.endpoint_id!r} exists already"))
     return EndpointCreated(
         command.command_id,
         command.tenant,
@@ -126,12 +146,10 @@ def _create(
     )
 
 
-def reject(command: Command, now: int, reason: str) -> CommandRejected:
+def reject(command: Command, now: int, refusal: Refusal) -> CommandRejected:
     """Say why a command changes nothing."""
-    name = type(command).__name__
-    return CommandRejected(
-        command.command_id, command.tenant, command.actor, now, command.endpoint_id, name, reason
-    )
+    base = (command.command_id, command.tenant, command.actor, now, command.endpoint_id)
+    return CommandRejected(*base, type(command).__name__, refusal.reason, refusal.code)
 
 
 def next_version(endpoint: Endpoint) -> int:
@@ -158,15 +176,8 @@ def _kept(secrets: Iterable[SealedSecret], now: int) -> tuple[SealedSecret, ...]
 
 
 def _merged(settings: EndpointSettings, command: UpdateEndpoint) -> EndpointSettings:
-    return replace(settings, **{name: getattr(command.settings, name) for name in command.fields})
-
-
-def _not_disabled(endpoint: Endpoint, command: DisableEndpoint) -> str:
-    if not endpoint.enabled:
-        return ALREADY
-    same_epoch = command.expected_epoch in (None, endpoint.epoch)
-    same_version = command.expected_version in (None, endpoint.version)
-    return "" if same_epoch and same_version else "the endpoint has changed since"
+    names = [*command.fields, *(["sealed_headers"] if "headers" in command.fields else [])]
+    return replace(settings, **{name: getattr(command.settings, name) for name in names})
 
 
 def evolve(endpoint: Endpoint | None, fact: EndpointFact) -> Endpoint:
@@ -194,8 +205,14 @@ def _changed(
         case SecretRotated():
             return replace(endpoint, secrets=_rotated(endpoint.secrets, fact))
         case EndpointDeleted():
-            return replace(endpoint, deleted=True, enabled=False, secrets=(), epoch=endpoint.epoch + 1)
+            left = replace(endpoint, secrets=(), settings=_without_headers(endpoint.settings))
+            return replace(left, deleted=True, enabled=False, epoch=endpoint.epoch + 1)
     assert_never(fact)
+
+
+def _without_headers(settings: EndpointSettings) -> EndpointSettings:
+    """What a deleted endpoint keeps: its headers may have been credentials."""
+    return replace(settings, headers={}, sealed_headers=None)
 
 
 def _created(fact: EndpointCreated) -> Endpoint:

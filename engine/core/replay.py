@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Literal
 
-from engine.core.change import CommandBase, FactBase
+from engine.core.change import CommandBase, CommandRejected, FactBase, RejectionCode
 from engine.core.model import Trigger
 
 Only = Literal["failed", "missed", "all"]
@@ -131,6 +131,9 @@ class Replay:
     """Offsets below which all is done, by partition of what it reads."""
     positions: tuple[int, ...] = ()
     """Where what it wrote at or after the cursors begins on each partition it writes to."""
+    made_ahead: int = 0
+    """Of `deliveries`, those at or after the cursors: whoever resumes meets them again."""
+    skipped_ahead: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +217,12 @@ def ended(replay: Replay, fact: ReplayFinished | ReplayCancelled) -> Replay:
     return replace(changed, status="cancelled")
 
 
+def resumed(replay: Replay) -> Replay:
+    """Count only what lies below the cursors: the rest is met again."""
+    deliveries, skipped = replay.deliveries - replay.made_ahead, replay.skipped - replay.skipped_ahead
+    return replace(replay, deliveries=deliveries, skipped=skipped, made_ahead=0, skipped_ahead=0)
+
+
 def finish(replay: Replay, now: int, reason: str = "") -> ReplayFinished:
     """Say that a replay is over, with why if it is not through."""
     base = (replay.command_id, replay.tenant, replay.actor, now, replay.id, replay.endpoint_id)
@@ -224,3 +233,10 @@ def cancel(replay: Replay, command: CancelReplay, now: int) -> ReplayCancelled:
     """Say that somebody ended it."""
     base = (command.command_id, command.tenant, command.actor, now, replay.id, replay.endpoint_id)
     return ReplayCancelled(*base, replay.deliveries)
+
+
+def reject(command: ReplayCommand, now: int, reason: str, code: RejectionCode) -> CommandRejected:
+    """Say why a command changes nothing."""
+    endpoint_id = "" if isinstance(command, CancelReplay) else command.endpoint_id
+    base = (command.command_id, command.tenant, command.actor, now)
+    return CommandRejected(*base, endpoint_id, type(command).__name__, reason, code)

@@ -10,7 +10,7 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import assert_never
 
-from engine.core.change import CommandBase, CommandRejected, DeleteEndpoint, EndpointDeleted
+from engine.core.change import CommandBase, CommandRejected, DeleteEndpoint, EndpointDeleted, Refusal
 from engine.core.directory import (
     ApiKey,
     CreateKey,
@@ -49,8 +49,8 @@ class Directory:
 
 def decide(known: Directory, command: DirectoryCommand, now: int) -> DirectoryFact | CommandRejected:
     """Return the fact that says what was asked; with a tenant its endpoints and keys end (`ending`)."""
-    if reason := _refusal(known, command):
-        return reject(command, now, reason)
+    if refusal := _refusal(known, command):
+        return reject(command, now, refusal)
     base = (command.command_id, command.tenant, command.actor, now)
     match command:
         case CreateTenant():
@@ -77,41 +77,42 @@ def _catalogue(
     return EventTypePut(*base, command.name, command.description, command.schema, command.example)
 
 
-def reject(command: CommandBase, now: int, reason: str) -> CommandRejected:
+def reject(command: CommandBase, now: int, refusal: Refusal) -> CommandRejected:
     """Say why a command about no endpoint changes nothing."""
-    name = type(command).__name__
-    return CommandRejected(command.command_id, command.tenant, command.actor, now, "", name, reason)
+    base = (command.command_id, command.tenant, command.actor, now, "")
+    return CommandRejected(*base, type(command).__name__, refusal.reason, refusal.code)
 
 
-def deleted_tenant(tenants: Mapping[str, Tenant], id: str) -> str:
-    """Why nothing can be changed of a tenant that was deleted; empty if it was not."""
+def deleted_tenant(tenants: Mapping[str, Tenant], id: str) -> Refusal | None:
+    """Why nothing can be changed of a tenant that was deleted; None if it was not."""
     known = tenants.get(id)
     if known is None or not known.deleted:
-        return ""
-    return f"tenant {id!r} was deleted: its messages and history are still on the log, so choose another id"
+        return None
+    reason = f"tenant {id!r} was deleted: its messages and history are still on the log, so choose another id"
+    return Refusal("deleted", reason)
 
 
-def _refusal(known: Directory, command: DirectoryCommand) -> str:
-    """Why it cannot be; empty if it can."""
+def _refusal(known: Directory, command: DirectoryCommand) -> Refusal | None:
+    """Why it cannot be; None if it can."""
     if isinstance(command, CreateTenant):
         return deleted_tenant(known.tenants, command.tenant) or _taken(
             "tenant", command.tenant, known.tenants
         )
     if not _may_be(known.tenants, command):
-        return f"tenant {command.tenant!r} does not exist"
+        return _missing("tenant", command.tenant)
     match command:
         case CreateKey():
             return _taken("API key", command.key_id, known.keys)
         case RevokeKey():
             key = known.keys.get(command.key_id)
             is_valid = key is not None and key.tenant == command.tenant and not key.revoked_at
-            return "" if is_valid else f"API key {command.key_id!r} does not exist"
+            return None if is_valid else _missing("API key", command.key_id)
         case DeleteEventType():
-            return "" if command.name in known.event_types else f"event type {command.name!r} does not exist"
+            return None if command.name in known.event_types else _missing("event type", command.name)
         case RewrapDataKey():
             return _not_rewrapped(known, command)
         case _:
-            return ""
+            return None
 
 
 def _may_be(tenants: Mapping[str, Tenant], command: CommandBase) -> bool:
@@ -122,17 +123,21 @@ def _may_be(tenants: Mapping[str, Tenant], command: CommandBase) -> bool:
     return known is not None and not known.deleted
 
 
-def _taken(kind: str, id: str, known: Container[str]) -> str:
-    return f"{kind} {id!r} exists already" if id in known else ""
+def _missing(kind: str, id: str) -> Refusal:
+    return Refusal("not_found", f"{kind} {id!r} does not exist")
 
 
-def _not_rewrapped(known: Directory, command: RewrapDataKey) -> str:
+def _taken(kind: str, id: str, known: Container[str]) -> Refusal | None:
+    return Refusal("exists", f"{kind} {id!r} exists already") if id in known else None
+
+
+def _not_rewrapped(known: Directory, command: RewrapDataKey) -> Refusal | None:
     key = known.data_keys.get(command.data_key.id)
     if key is None or key.tenant != command.tenant:
-        return f"data key {command.data_key.id!r} does not exist"
+        return _missing("data key", command.data_key.id)
     if key.master_key_id != command.expected_master_key_id:
-        return f"data key {key.id!r} has changed since"
-    return ""
+        return Refusal("conflict", f"data key {key.id!r} has changed since")
+    return None
 
 
 def ending(

@@ -108,4 +108,4 @@ def test_measuring_depth_takes_linear_time(unit: bytes) -> None:
     """No text makes the exact measure slow: quadratic time would be minutes here."""
     started = time.perf_counter()
     depth(b'"' + unit * 100_000)
-    assert time.perf_counter() - started < 2
+    assert time.perf_counter() - started < 30

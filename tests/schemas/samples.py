@@ -21,6 +21,7 @@ SETTINGS = c.EndpointSettings(
     retry_policy=(5_000, 30_000),
     timeout_ms=10_000,
     rate_limit=2.5,
+    sealed_headers=c.SealedHeaders("key_1", b"\x01nonce", b"\xfeheaders"),
 )
 SECRET = c.SealedSecret(2, "key_1", b"\x00\x01nonce", b"\xffsealed", AT, AT + 86_400_000_000)
 WHO = ("cmd_1", "acme", "hl_1", AT)
@@ -69,8 +70,8 @@ SAMPLES: tuple[object, ...] = (
         "ep_1", "acme", True, 123_456, 98_765, (123_460, 123_470), "open", 3, AT + 30_000_000, AT, "worker-1"
     ),
     c.CreateEndpoint(*COMMAND, SETTINGS, False, SECRET),
-    c.UpdateEndpoint(*COMMAND, ("url", "headers"), SETTINGS),
-    c.EnableEndpoint(*COMMAND),
+    c.UpdateEndpoint(*COMMAND, ("url", "headers"), SETTINGS, 300),
+    c.EnableEndpoint(*COMMAND, 300),
     c.DisableEndpoint(*COMMAND, "too many failures", 4, 300),
     c.DeleteEndpoint(*COMMAND),
     c.EndpointCreated(*FACT, SETTINGS, False, SECRET),
@@ -79,7 +80,7 @@ SAMPLES: tuple[object, ...] = (
     c.EndpointDisabled(*FACT, "gone"),
     c.EndpointDeleted(*FACT),
     d.TenantCreated("cmd_1", "acme", "hl_1", AT, "Acme"),
-    c.CommandRejected("cmd_1", "acme", "hl_1", AT, "ep_1", "EnableEndpoint", e.ALREADY),
+    c.CommandRejected("cmd_1", "acme", "hl_1", AT, "ep_1", "EnableEndpoint", e.ALREADY, "already"),
     c.RotateSecret(*COMMAND, SECRET, 86_400_000_000),
     c.SecretRotated(*FACT, SECRET, 86_400_000_000),
     d.ApiKey("k1", "acme", ("manage", "read"), b"\x00digest", "CI", AT + 9, AT, AT + 5),
@@ -111,6 +112,8 @@ SAMPLES: tuple[object, ...] = (
         ends=(300, 0),
         cursors=(200, 0),
         positions=(5, 6, 7, 8),
+        made_ahead=21,
+        skipped_ahead=1,
     ),
     r.ResentBatch(
         *("cmd_1", "acme", "hl_1", AT),

@@ -17,8 +17,9 @@ from engine.core.change import (
     EndpointCreated,
     EndpointDeleted,
     EndpointFact,
+    EndpointUpdated,
+    Refusal,
     RotateSecret,
-    SealedSecret,
     SecretRotated,
 )
 from engine.core.directory import (
@@ -49,6 +50,9 @@ from schemas import headers
 
 UNSEALABLE = "its secret cannot be opened: do the API and control have the same master key?"
 NOT_THE_SAME = "the data key cannot be opened, or is another one: does control have both master keys?"
+
+_Sealing = EndpointCreated | EndpointUpdated | SecretRotated
+"""Facts that carry what is sealed."""
 
 
 class Decisions:
@@ -84,36 +88,48 @@ class Decisions:
     def about_endpoint(self, command: Command, cause: bytes) -> list[Output]:
         """Decide a command about an endpoint."""
         now = self._context.clock.now()
-        endpoint = self.configuration.endpoints.get(command.endpoint_id)
-        reason = tenancy.deleted_tenant(self.configuration.tenants, command.tenant)
-        if reason and isinstance(command, CreateEndpoint):
-            return self._decided(endpoint, reject(command, now, reason), cause)
+        endpoint = self._known(command.endpoint_id)
+        ended = tenancy.deleted_tenant(self.configuration.tenants, command.tenant)
+        if ended and isinstance(command, CreateEndpoint):
+            return self._decided(endpoint, reject(command, now, ended), cause)
         fact = decide(endpoint, command, now)
-        if isinstance(command, CreateEndpoint | RotateSecret) and not isinstance(fact, CommandRejected):
-            return self._with_secret(endpoint, command, fact, cause)
-        return self._decided(endpoint, fact, cause)
-
-    def _with_secret(
-        self,
-        endpoint: Endpoint | None,
-        command: CreateEndpoint | RotateSecret,
-        fact: EndpointFact,
-        cause: bytes,
-    ) -> list[Output]:
-        """Seal the fact's secret by the tenant's data key, which is made if there is none."""
-        assert isinstance(fact, EndpointCreated | SecretRotated)
+        if not isinstance(fact, _Sealing):
+            return self._decided(endpoint, fact, cause)
         try:
-            clear = self._keyring.open_command(command.tenant, command.endpoint_id, command.secret)
+            clear, fact = self._opened(command, fact)
         except ValueError:
-            return self._decided(endpoint, reject(command, fact.at, UNSEALABLE), cause)
+            return self._decided(endpoint, reject(command, now, Refusal("unopenable", UNSEALABLE)), cause)
         made = self._tenant(fact, cause)
-        sealed = self._sealed(fact, clear)
-        return made + self._decided(endpoint, replace(fact, secret=sealed), cause)
+        return made + self._decided(endpoint, self._sealed(fact, clear), cause)
 
-    def _sealed(self, fact: EndpointCreated | SecretRotated, clear: str) -> SealedSecret:
-        key = self._keyring.of_tenant(fact.tenant)
+    def _known(self, endpoint_id: str) -> Endpoint | None:
+        """Return the endpoint; values of headers that an older hooklog left in the clear are sealed now."""
+        known = self.configuration.endpoints.get(endpoint_id)
+        key = None if known is None else self._keyring.of_tenant(known.tenant)
+        if known is None or key is None:
+            return known
+        settings = self._keyring.seal_headers(key.id, (known.tenant, known.id), known.settings)
+        return known if settings is known.settings else replace(known, settings=settings)
+
+    def _opened(self, command: Command, fact: _Sealing) -> tuple[str, _Sealing]:
+        """(the secret that a command brings, the fact with its header values in the clear); ValueError."""
+        keyring, place, clear = self._keyring, (command.tenant, command.endpoint_id), ""
+        if isinstance(command, CreateEndpoint | RotateSecret):
+            clear = keyring.open_command(*place, command.secret)
+        if isinstance(fact, SecretRotated):
+            return clear, fact
+        return clear, replace(fact, settings=keyring.open_command_headers(place, fact.settings))
+
+    def _sealed(self, fact: _Sealing, clear: str) -> _Sealing:
+        """Seal both by the tenant's data key."""
+        keyring, place = self._keyring, (fact.tenant, fact.endpoint_id)
+        key = keyring.of_tenant(fact.tenant)
         assert key is not None
-        return self._keyring.seal(key.id, (fact.tenant, fact.endpoint_id), fact.secret, clear)
+        if not isinstance(fact, EndpointUpdated):
+            fact = replace(fact, secret=keyring.seal(key.id, place, fact.secret, clear))
+        if not isinstance(fact, SecretRotated):
+            fact = replace(fact, settings=keyring.seal_headers(key.id, place, fact.settings))
+        return fact
 
     def _tenant(self, fact: EndpointFact, cause: bytes) -> list[Output]:
         """Make the tenant and its data key if they are new."""
@@ -121,9 +137,7 @@ class Decisions:
         if fact.tenant not in self.configuration.tenants:
             created = TenantCreated(fact.command_id, fact.tenant, fact.actor, fact.at)
             outputs += self._listed(created, cause)
-        if self._keyring.of_tenant(fact.tenant) is None:
-            outputs.append(self._data_key(f"dk_{fact.command_id}", fact, cause))
-        return outputs
+        return outputs + self._data_key(fact, cause)
 
     def _decided(
         self, endpoint: Endpoint | None, fact: EndpointFact | CommandRejected, cause: bytes
@@ -152,7 +166,7 @@ class Decisions:
             if self._keyring.is_same(command.data_key):
                 self._keyring.put(replace(command.data_key, tenant=command.tenant))
             else:
-                fact = tenancy.reject(command, now, NOT_THE_SAME)
+                fact = tenancy.reject(command, now, Refusal("unopenable", NOT_THE_SAME))
         if isinstance(fact, CommandRejected):
             return self._rejected(fact, cause)
         telemetry.COMMANDS.labels("accepted").inc()
@@ -185,8 +199,8 @@ class Decisions:
             case TenantCreated() | TenantDeleted():
                 tenant = tenancy.tenant_after(now.tenants.get(fact.tenant), fact)
                 now.tenants[tenant.id] = tenant
-                shredded = self._shredded(fact, cause) if tenant.deleted else []
-                return [*shredded, self._entry(fact.tenant, f"tenant:{tenant.id}", tenant, cause)]
+                keys = self._shredded(fact, cause) if tenant.deleted else self._data_key(fact, cause)
+                return [*keys, self._entry(fact.tenant, f"tenant:{tenant.id}", tenant, cause)]
             case KeyCreated() | KeyRevoked():
                 key = tenancy.key_after(now.keys.get(fact.key_id), fact)
                 now.keys[key.id] = key
@@ -209,10 +223,13 @@ class Decisions:
             self._keyring.forget(id)
         return [self._entry(fact.tenant, f"data_key:{id}", None, cause) for id in ids]
 
-    def _data_key(self, id: str, fact: EndpointFact, cause: bytes) -> Output:
-        key = new_data_key(self._context.vault, id, fact.tenant, fact.at)
+    def _data_key(self, fact: EndpointFact | DirectoryFact, cause: bytes) -> list[Output]:
+        """Make the tenant's data key if it has none, before the tenant: whoever sees that has the key."""
+        if self._keyring.of_tenant(fact.tenant) is not None:
+            return []
+        key = new_data_key(self._context.vault, f"dk_{fact.command_id}", fact.tenant, fact.at)
         self._keyring.put(key)
-        return self._entry(fact.tenant, f"data_key:{id}", key, cause)
+        return [self._entry(fact.tenant, f"data_key:{key.id}", key, cause)]
 
     # -- records ---------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from threading import Event
 
-from engine.core.change import CommandRejected
+from engine.core.change import CommandRejected, RejectionCode
 from engine.core.directory import DataKey, RewrapDataKey
 from engine.core.routing import partition_of
 from engine.ports import Follower, LogError, Output
@@ -19,6 +19,8 @@ from engine.runtime.topics import partitions_of
 from schemas.codec import UnknownSchemaError
 
 ACTOR = "rotate-master-key"
+_BY_OTHERS: tuple[RejectionCode, ...] = ("conflict", "not_found")
+"""Somebody else has changed or deleted the data key meanwhile."""
 _POLL_S = 0.05
 _FLUSH_S = 10
 
@@ -50,7 +52,7 @@ def rewrap(context: Context, deadline: float, stop: Event) -> Report:
         _ask(context, commands)
         while waiting := [key for key in old if keyring.master_key_of(key.id) not in (current, None)]:
             view.advance(_POLL_S)
-            _raise_rejected(context, facts, commands)
+            raise_rejected(context, facts, commands)
             if stop.is_set() or context.clock.monotonic() > deadline:
                 raise RewrapError(
                     f"{len(waiting)} of {len(old)} data keys are still under another master key: "
@@ -86,8 +88,8 @@ def _written(offset: int) -> None:
     """Only `flush` counts."""
 
 
-def _raise_rejected(context: Context, facts: Follower, commands: Mapping[str, RewrapDataKey]) -> None:
-    """Give up when control refuses, unless somebody else has changed or deleted the data key meanwhile."""
+def raise_rejected(context: Context, facts: Follower, commands: Mapping[str, RewrapDataKey]) -> None:
+    """Give up when control refuses, unless because of what somebody else did."""
     for record in facts.poll(0, 1_000):
         try:
             fact = context.codec.decode(record.value)
@@ -95,6 +97,6 @@ def _raise_rejected(context: Context, facts: Follower, commands: Mapping[str, Re
             continue  # of a newer control, and so of no command of ours
         if not isinstance(fact, CommandRejected) or fact.command_id not in commands:
             continue
-        if "changed since" not in fact.reason and "does not exist" not in fact.reason:
+        if fact.code not in _BY_OTHERS:
             key = commands[fact.command_id].data_key
             raise RewrapError(f"data key {key.id} of tenant {key.tenant}: {fact.reason}")

@@ -1,9 +1,10 @@
-"""Envelope encryption of signing secrets (design.md, section 7).
+"""Envelope encryption of signing secrets and of header values (design.md, section 7).
 
 master key -> data key per tenant (wrapped, in `directory`) -> secret
 (AES-256-GCM, NIST SP 800-38D, 96-bit random nonces). The associated data
-binds a ciphertext to its place, so it opens nowhere else. A secret on its way
-to `control` is sealed by the command key, which is derived from the master key.
+binds a ciphertext to its place, so it opens nowhere else. What is on its way to
+`control` before its tenant has a data key is sealed by the command key, which is
+derived from the master key.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
 
+import orjson
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from pydantic import SecretStr
 
-from engine.core.change import SealedSecret
+from engine.core.change import EndpointSettings, SealedHeaders, SealedSecret
 from engine.core.directory import DataKey
 from engine.core.endpoint import Endpoint
 from engine.ports import Sealed
@@ -39,6 +41,11 @@ COMMAND_KEY_ID = "command"
 def secret_context(tenant: str, endpoint_id: str, version: int) -> str:
     """Associated data of a sealed signing secret."""
     return f"{tenant}|{endpoint_id}|{version}"
+
+
+def headers_context(tenant: str, endpoint_id: str) -> str:
+    """Associated data of sealed header values; no version is so called."""
+    return f"{tenant}|{endpoint_id}|headers"
 
 
 def load_master_keys(settings: Settings) -> tuple[bytes, ...]:
@@ -146,6 +153,12 @@ def new_data_key(vault: AesVault, data_key_id: str, tenant: str, now: int) -> Da
     return DataKey(data_key_id, tenant, vault.master_key_id, sealed.nonce, sealed.ciphertext, now)
 
 
+def _by_name(clear: str) -> Mapping[str, str]:
+    """Header values by name, out of the JSON that was sealed."""
+    values: dict[str, str] = orjson.loads(clear)
+    return values
+
+
 @contextmanager
 def _counted(sealed: str) -> Iterator[None]:
     """Count what cannot be opened."""
@@ -205,13 +218,15 @@ class Keyring:
             return False
 
     def opens(self, endpoint: Endpoint) -> bool:
-        """Whether the data keys of all its secrets are here."""
-        return all(secret.data_key_id in self._wrapped for secret in endpoint.secrets)
+        """Whether the data keys of all its secrets, and of its headers, are here."""
+        sealed = endpoint.settings.sealed_headers
+        are_here = sealed is None or sealed.data_key_id in self._wrapped
+        return are_here and all(secret.data_key_id in self._wrapped for secret in endpoint.secrets)
 
     def open(self, tenant: str, endpoint_id: str, secret: SealedSecret) -> str:
         """Open a secret; ValueError if it is not for this endpoint, KeyError if its data key is gone."""
         with _counted("secret"):
-            return self._opened_by(self._data_key(secret.data_key_id), (tenant, endpoint_id), secret)
+            return self._open_by(secret_context(tenant, endpoint_id, secret.version), secret)
 
     def seal(
         self, data_key_id: str, place: tuple[str, str], secret: SealedSecret, clear: str
@@ -229,19 +244,55 @@ class Keyring:
 
     def open_command(self, tenant: str, endpoint_id: str, secret: SealedSecret) -> str:
         """Open a command's secret; ValueError if no key here does."""
-        key = self.of_tenant(tenant)
-        if key is not None and secret.data_key_id == key.id:
-            return self.open(tenant, endpoint_id, secret)
-        place = tenant, endpoint_id
+        return self._opened_command(tenant, secret_context(tenant, endpoint_id, secret.version), secret)
+
+    def headers(self, place: tuple[str, str], settings: EndpointSettings) -> Mapping[str, str]:
+        """Return the header values of (tenant, endpoint), by name; ValueError and KeyError as of `open`."""
+        if settings.sealed_headers is None:
+            return settings.headers
+        with _counted("headers"):
+            return _by_name(self._open_by(headers_context(*place), settings.sealed_headers))
+
+    def seal_headers(
+        self, data_key_id: str, place: tuple[str, str], settings: EndpointSettings
+    ) -> EndpointSettings:
+        """Seal header values that are in the clear; of sealed ones, or none, nothing changes."""
+        if settings.sealed_headers is not None or not settings.headers:
+            return settings
+        clear = orjson.dumps(dict(settings.headers)).decode()
+        sealed = self._vault.seal(self._data_key(data_key_id), headers_context(*place), clear)
+        names = dict.fromkeys(settings.headers, "")
+        held = SealedHeaders(data_key_id, sealed.nonce, sealed.ciphertext)
+        return replace(settings, headers=names, sealed_headers=held)
+
+    def seal_command_headers(self, place: tuple[str, str], settings: EndpointSettings) -> EndpointSettings:
+        """Seal header values for a command: by the key that its secret would be sealed by."""
+        key = self.of_tenant(place[0])
+        return self.seal_headers(key.id if key else COMMAND_KEY_ID, place, settings)
+
+    def open_command_headers(self, place: tuple[str, str], settings: EndpointSettings) -> EndpointSettings:
+        """Return a command's settings with header values in the clear; ValueError if no key opens them."""
+        sealed = settings.sealed_headers
+        if sealed is None:
+            return settings
+        clear = _by_name(self._opened_command(place[0], headers_context(*place), sealed))
+        return replace(settings, headers=clear, sealed_headers=None)
+
+    def _opened_command(self, tenant: str, context: str, held: SealedSecret | SealedHeaders) -> str:
+        """Open what a command carries, by the tenant's data key or a command key of now or before."""
+        key, sealed = self.of_tenant(tenant), Sealed(held.nonce, held.ciphertext)
+        if key is not None and held.data_key_id == key.id:
+            with _counted("secret"):
+                return self._open_by(context, held)
         for previous in self._vault.command_keys[1:]:
             with suppress(ValueError):
-                return self._opened_by(previous, place, secret)
+                return self._vault.open(previous, context, sealed)
         with _counted("command"):
-            return self._opened_by(self._vault.command_key, place, secret)
+            return self._vault.open(self._vault.command_key, context, sealed)
 
-    def _opened_by(self, key: bytes, place: tuple[str, str], secret: SealedSecret) -> str:
-        sealed = Sealed(secret.nonce, secret.ciphertext)
-        return self._vault.open(key, secret_context(*place, secret.version), sealed)
+    def _open_by(self, context: str, held: SealedSecret | SealedHeaders) -> str:
+        key = self._data_key(held.data_key_id)
+        return self._vault.open(key, context, Sealed(held.nonce, held.ciphertext))
 
     def _data_key(self, data_key_id: str) -> bytes:
         if data_key_id == COMMAND_KEY_ID:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from engine.core.delivery import Verdict, decide, finished, following, judge, once, policy_of
@@ -57,6 +57,8 @@ class Prepared:
     policy: Policy
     keys: dict[int, bytes] = field(repr=False)
     """Signing keys by secret version."""
+    headers: Mapping[str, str] = field(repr=False)
+    """The endpoint's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +111,8 @@ class Attempts:
         prepared = self._prepared.get(key)
         if prepared is None or prepared.endpoint is not endpoint:
             profile = self._context.profile(profile_name)
-            prepared = Prepared(
-                endpoint, profile, policy_of(endpoint, profile.policy), self._keys(endpoint, profile)
-            )
+            policy = policy_of(endpoint, profile.policy)
+            prepared = Prepared(endpoint, profile, policy, *self._opened(endpoint, profile))
             self._prepared[key] = prepared
         return prepared
 
@@ -119,16 +120,18 @@ class Attempts:
         """Return the endpoint's policy; needs no keys."""
         return policy_of(endpoint, self._context.profile(profile_name).policy)
 
-    def _keys(self, endpoint: Endpoint, profile: Profile) -> dict[int, bytes]:
-        keyring = self._inputs.configuration.keyring
+    def _opened(self, endpoint: Endpoint, profile: Profile) -> tuple[dict[int, bytes], Mapping[str, str]]:
+        """(signing keys by secret version, the endpoint's own headers)."""
+        keyring, place = self._inputs.configuration.keyring, (endpoint.tenant, endpoint.id)
         try:
-            opened = {s.version: keyring.open(endpoint.tenant, endpoint.id, s) for s in endpoint.secrets}
+            opened = {s.version: keyring.open(*place, s) for s in endpoint.secrets}
+            own = keyring.headers(place, endpoint.settings)
         except ValueError as error:
             raise LogError(
-                f"the secret of endpoint {endpoint.id} cannot be opened ({error}): "
+                f"a secret of endpoint {endpoint.id} cannot be opened ({error}): "
                 "is HOOKLOG_MASTER_KEY the one that it was created with?"
             ) from None
-        return {version: signing_key(profile, secret) for version, secret in opened.items()}
+        return {version: signing_key(profile, secret) for version, secret in opened.items()}, own
 
     async def make(self, waiting: Waiting, endpoint: Endpoint) -> tuple[Outcome, Verdict]:
         """Send the request, judge the answer, decide what follows; records nothing yet."""
@@ -159,9 +162,7 @@ class Attempts:
         keys = [prepared.keys[secret.version] for secret in active_secrets(endpoint, now)]
         signed = request_headers(prepared.profile, delivery, keys, now)
         timeout_s = prepared.policy.timeout_us / 1_000_000
-        return Request(
-            endpoint.settings.url, {**endpoint.settings.headers, **signed}, delivery.body, timeout_s
-        )
+        return Request(endpoint.settings.url, {**prepared.headers, **signed}, delivery.body, timeout_s)
 
     def conclude(self, waiting: Waiting, outcome: Outcome, verdict: Verdict) -> None:
         """Write the one record of an attempt; its input is done when that is acknowledged."""

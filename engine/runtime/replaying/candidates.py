@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
 
 from engine.core.endpoint import Endpoint
 from engine.core.model import DeliveryScheduled
 from engine.core.replay import Replay, ReplayFinished, Resent, source_topic
 from engine.core.survey import Survey
-from engine.ports import Record, TrimmedError
+from engine.ports import Record, TopicPartition, TrimmedError
 from engine.runtime.context import Context
 from engine.runtime.processor import Processor
+from engine.runtime.replaying.line import Item, Line
 from engine.runtime.replaying.originals import Original, Originals, embedded
 from engine.runtime.replaying.remade import By, Remake, Source
 from engine.runtime.replaying.scan import Scan
@@ -23,8 +22,6 @@ from schemas.codec import UndecodableError
 
 POLL_MAX = 200
 """Records at a time, for one endpoint."""
-QUEUE_MIN = 100
-"""With fewer waiting, more is read."""
 Make = Callable[[Endpoint], DeliveryScheduled]
 
 
@@ -36,15 +33,16 @@ class Found:
     named: set[str] = field(default_factory=set)
     end: ReplayFinished | None = None
 
+    def forget_below(self, cursors: Sequence[int]) -> None:
+        """Leave out deliveries of messages below the cursors: those are not met again."""
+        for id, each in list(self.written.items()):
+            if each.source_offset < cursors[each.source_partition]:
+                del self.written[id]
 
-class Item(NamedTuple):
-    """A delivery to be made of what lies at (partition, offset); None: it was made before a crash."""
 
-    at: Source
-    endpoint_id: str
-    delivery_id: str
-    """Empty: there is none to be made, since the endpoint is disabled or the body too large."""
-    delivery: DeliveryScheduled | None
+def outputs_of(partition: int, partitions: int) -> tuple[TopicPartition, ...]:
+    """Where what a replay writes besides its snapshots can be; its `positions` are in this order."""
+    return (*(("deliveries", n) for n in range(partitions)), ("routings", partition), ("changes", partition))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +56,7 @@ class Tools:
 
 
 class Candidates:
-    """Reads from a replay's cursors on; `queue` holds what is ready."""
+    """Reads from a replay's cursors on; in `line` waits what was read."""
 
     def __init__(self, tools: Tools, replay: Replay, survey: Survey, found: Found) -> None:
         self._tools = tools
@@ -68,7 +66,8 @@ class Candidates:
         self._found = found
         self._by = By(replay.id, "replay", replay.id)
         self._begun = list(replay.cursors)
-        self.queue: deque[Item] = deque()
+        self.line = Line()
+        self._since = replay.positions
         self.missing = 0
         """Deliveries whose bodies retention took, since this was made."""
         self._scan = self._open()
@@ -96,21 +95,33 @@ class Candidates:
     @property
     def is_through(self) -> bool:
         """Whether nothing is left."""
-        return self._scan.done and not self.queue
+        return self._scan.done and not self.line
+
+    def ends(self) -> tuple[int, ...]:
+        """Where, at the least, the outputs end now."""
+        at = outputs_of(self._replay.partition, self._tools.remake.partitions)
+        return tuple(self._tools.processor.progress.end(each) for each in at)
+
+    def positions(self) -> tuple[int, ...]:
+        """From where on what lies at or after the cursors was written."""
+        if self._found.written:  # what was read back must be found again
+            return self._replay.positions
+        return self.line.since() or self.ends()
 
     def cursors(self) -> list[int]:
-        """Offsets below which nothing is queued or unread."""
+        """Offsets below which nothing waits or is unread."""
         cursors = list(self._begun)
         for (_, n), offset in self._scan.next.items():
             cursors[n] = max(cursors[n], offset)
-        for item in self.queue:
+        for item in self.line:
             cursors[item.at[0]] = min(cursors[item.at[0]], item.at[1])
         return cursors
 
     def read(self) -> None:
         """Take in what has been fetched, if there is room."""
-        if len(self.queue) >= QUEUE_MIN or self._scan.done:
+        if not self.line.has_room or self._scan.done:
             return
+        self._since = self._replay.positions if self._found.written else self.ends()
         try:
             records = self._scan.poll(max(1, POLL_MAX // len(self._survey.subscribers)))
         except TrimmedError:  # retention was faster than we are: what it took is counted
@@ -170,10 +181,10 @@ class Candidates:
             return
         delivery_id = self._tools.remake.id_of(self._replay.id, source, endpoint_id)
         if delivery_id in self._found.written:
-            self.queue.append(Item(at, endpoint_id, delivery_id, None))
+            self.line.add(Item(at, endpoint_id, delivery_id, None, self._since))
         elif make is not None:
             made = self._made(endpoint_id, make)
-            self.queue.append(Item(at, endpoint_id, delivery_id if made else "", made))
+            self.line.add(Item(at, endpoint_id, delivery_id if made else "", made, self._since))
 
     def _made(self, endpoint_id: str, make: Make) -> DeliveryScheduled | None:
         endpoint = self._tools.remake.endpoint(endpoint_id, self._replay.tenant)

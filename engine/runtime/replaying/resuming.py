@@ -10,11 +10,15 @@ from engine.core.model import DeliveryScheduled
 from engine.core.replay import Replay, ReplayCancelled, ReplayFinished, ReplayStarted, Resent, ResentBatch
 from engine.ports import Output, Reader, Record
 from engine.runtime.owned import Input, Owned
-from engine.runtime.replaying.candidates import Found
+from engine.runtime.replaying.candidates import Found, outputs_of
 from engine.runtime.replaying.remade import resent_of
-from engine.runtime.replaying.running import outputs_of
 from schemas import headers
 from schemas.codec import Codec
+
+
+def tombstone_of(record: Record) -> Output:
+    """What lets compaction take a snapshot away."""
+    return Output(record.topic, record.partition, record.key, None, {})
 
 
 @dataclass(slots=True)

@@ -8,24 +8,25 @@ time; after a crash both are read back, and nothing is written or named twice.
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
 from engine.core.endpoint import Endpoint
-from engine.core.replay import Replay, ReplayCancelled, ReplayFinished, ended, finish
+from engine.core.replay import Replay, ReplayCancelled, ReplayFinished, ended, finish, resumed
 from engine.core.routing import partition_of, subscriber
 from engine.core.survey import Survey, Wanted
-from engine.ports import Follower, Output, TopicPartition
+from engine.ports import Follower, Output
 from engine.runtime import telemetry
 from engine.runtime.configuration.views import REPLAYS
 from engine.runtime.context import Context
 from engine.runtime.owned import Input
 from engine.runtime.processor import settle
-from engine.runtime.replaying.candidates import Candidates, Found, Item, Tools
-from engine.runtime.replaying.remade import batch_of, resent_of
+from engine.runtime.replaying.candidates import Candidates, Found, Tools
+from engine.runtime.replaying.line import Item
+from engine.runtime.replaying.remade import Source, batch_of, resent_of
 from engine.runtime.replaying.surveying import Surveying
 from schemas import headers
 
@@ -46,24 +47,21 @@ class End(NamedTuple):
     taken: Input | None
 
 
-def outputs_of(partition: int, partitions: int) -> tuple[TopicPartition, ...]:
-    """Where what a replay writes besides its snapshots can be; its `positions` are in this order."""
-    return (*(("deliveries", n) for n in range(partitions)), ("routings", partition), ("changes", partition))
-
-
 class Running:
     """A replay under way; `over` when its end is on the log."""
 
     def __init__(self, tools: Tools, replay: Replay, found: Found) -> None:
         self._tools = tools
         self._context = tools.context
-        self.replay = replay
+        self.replay = resumed(replay)
         self.over = False
         self._found = found
         self._cause = headers.cause("commands", replay.partition, replay.offset)
         self._surveying: Surveying | None = None
         self._candidates: Candidates | None = None
         self._batch: list[Item] = []
+        self._ahead: list[tuple[Source, bool]] = []
+        """What is seen to and not below the cursors yet: where it lies, and whether it was made."""
         self._left = 0
         """Outputs of the batch that are not acknowledged."""
         self._unnamed = [r for id, r in found.written.items() if id not in found.named]
@@ -76,6 +74,8 @@ class Running:
         self._refilled = self._written_at = self._context.clock.monotonic()
         self._tokens = 1.0
         self._is_changed = False
+        if replay.only != "failed":  # of dead letters it is not known where they lie
+            found.forget_below(replay.cursors)
         if found.end is not None:
             self._end, self._is_told = End(found.end, self._cause, None), True
 
@@ -104,6 +104,11 @@ class Running:
             return False
         self._end, self._is_told = End(fact, cause, taken), is_told
         return True
+
+    @property
+    def fill(self) -> float:
+        """Share of its fullest endpoint's places for deliveries not yet attempted that are taken."""
+        return max(map(len, self._outstanding.values()), default=0) / OUTSTANDING_MAX
 
     @property
     def is_ending(self) -> bool:
@@ -184,7 +189,7 @@ class Running:
         """Read on if there is room, and make a batch of what may go now."""
         self._follow_attempts()
         candidates.read()
-        if candidates.queue:
+        if candidates.line:
             self._make_batch(candidates)
         elif candidates.is_through:
             self._stop()
@@ -197,7 +202,8 @@ class Running:
         if not candidates.is_anybody_there():
             self._stop(nobody(self.replay.endpoint_id))
             return
-        self._batch = self._taken(candidates.queue, self._allowed())
+        self._batch = candidates.line.take(self._allowed(), self._may_go)
+        self._tokens -= len(self._batch) if self.replay.rate else 0
         for item in self._batch:
             if item.delivery is not None:
                 self._send(self._tools.remake.output(item.delivery, self._cause))
@@ -219,33 +225,36 @@ class Running:
         self._refilled = now
         return min(BATCH_MAX, int(self._tokens))
 
-    def _taken(self, queue: deque[Item], allowed: int) -> list[Item]:
-        taken: list[Item] = []
-        while queue and len(taken) < allowed:
-            item = queue[0]
-            outstanding = self._outstanding[item.endpoint_id]
-            if len(outstanding) >= OUTSTANDING_MAX:
-                break
-            if item.delivery is not None:
-                outstanding.add(item.delivery_id.encode())
-            taken.append(queue.popleft())
-        self._tokens -= len(taken) if self.replay.rate else 0
-        return taken
+    def _may_go(self, item: Item) -> bool:
+        """Whether its endpoint takes it; then it counts against that."""
+        if item.delivery is None:
+            return True
+        outstanding = self._outstanding[item.endpoint_id]
+        if len(outstanding) >= OUTSTANDING_MAX:
+            return False
+        outstanding.add(item.delivery_id.encode())
+        return True
 
     def _conclude_batch(self) -> None:
         """All of it is acknowledged: the cursors move."""
         assert self._candidates is not None
         for item in self._batch:
             self._found.written.pop(item.delivery_id, None)
-        made = sum(bool(item.delivery_id) for item in self._batch)
+        seen_to = [(item.at, bool(item.delivery_id)) for item in self._batch]
+        made = sum(is_made for _, is_made in seen_to)
         telemetry.REPLAYED.inc(made)
         replay, candidates = self.replay, self._candidates
+        cursors = tuple(candidates.cursors())
+        self._ahead = [each for each in self._ahead + seen_to if each[0][1] >= cursors[each[0][0]]]
+        made_ahead = sum(is_made for _, is_made in self._ahead)
         self.replay = replace(
             replay,
             deliveries=replay.deliveries + made,
             skipped=replay.skipped + len(self._batch) - made,
             missing=replay.missing + candidates.missing,
-            cursors=tuple(candidates.cursors()),
+            cursors=cursors,
+            made_ahead=made_ahead,
+            skipped_ahead=len(self._ahead) - made_ahead,
         )
         self._batch, self._is_changed, candidates.missing = [], True, 0
         self._tell()
@@ -266,14 +275,10 @@ class Running:
         if self._batch or not self._is_changed or now - self._written_at < SNAPSHOT_EVERY_S:
             return
         self._written_at, self._is_changed = now, False
-        if not self._found.written:  # else what was read back must be found again
-            self.replay = replace(self.replay, positions=self._ends())
-        self.replay = replace(self.replay, updated_at=self._context.clock.now())
+        assert self._candidates is not None
+        updated_at, positions = self._context.clock.now(), self._candidates.positions()
+        self.replay = replace(self.replay, updated_at=updated_at, positions=positions)
         self._tools.processor.send(snapshot_output(self._context, self.replay, self._cause), nothing)
-
-    def _ends(self) -> tuple[int, ...]:
-        at = outputs_of(self.replay.partition, self._tools.remake.partitions)
-        return tuple(self._tools.processor.progress.end(each) for each in at)
 
     def _send(self, output: Output) -> None:
         self._left += 1
