@@ -16,6 +16,7 @@ from threading import Event
 from engine.core.change import EndpointDisabled
 from engine.core.notice import Notice, notice_id
 from engine.ports import Output, Record
+from engine.runtime import telemetry
 from engine.runtime.atleastonce import AtLeastOnce
 from engine.runtime.configuration.vault import Keyring
 from engine.runtime.configuration.views import Configuration, View
@@ -32,6 +33,8 @@ BATCH_MAX = 2_000
 PATIENCE_MS = 100
 STEP_S = 0.25
 """So long attempts gather for one transaction, unless there are many."""
+COMMIT_EVERY_S = 2.0
+"""Attempts that lead to nothing, such as successes, wait so long for their commit: they may be read again."""
 SWEEP_EVERY_S = 1.0
 TOLD_WITHIN_US = 7 * 86_400_000_000
 """That an endpoint was disabled longer ago is no news: the group was just given a log with a past."""
@@ -48,7 +51,9 @@ class Health:
         self.view = View(context.log, ("endpoints",), self._configuration.fold)
         self._reader = context.log.reader()
         self._states = States(context, self._configuration.endpoints)
-        self._swept = context.clock.monotonic()
+        self._swept = self._committed = context.clock.monotonic()
+        self._has_news = False
+        """Whether records were taken in since the last commit."""
 
     def step(self, timeout: float) -> bool:
         """Take in what is there and write, in one transaction, what follows; whether there was much."""
@@ -61,12 +66,21 @@ class Health:
         outputs = [output for made in self._inputs.each(records, self._handle) for output in made]
         outputs += self._swept_up()
         outputs += self._states.snapshots()
-        if records or outputs:
-            self._transactions.write(outputs, self._inputs.next, self._inputs.consumer)
+        self._has_news |= bool(records)
+        telemetry.WINDOW_FILL.labels(GROUP).set(len(records) / BATCH_MAX)
+        if outputs or (self._has_news and self._is_commit_due()):
+            self._write(outputs)
         return len(records) >= BATCH_MAX
 
+    def _is_commit_due(self) -> bool:
+        return self._context.clock.monotonic() - self._committed >= COMMIT_EVERY_S
+
+    def _write(self, outputs: Sequence[Output]) -> None:
+        self._transactions.write(outputs, self._inputs.next, self._inputs.consumer)
+        self._committed, self._has_news = self._context.clock.monotonic(), False
+
     def _load(self, taken_in: Sequence[Record]) -> None:
-        """Everything is read anew: what is in memory is never more than what was committed."""
+        """Everything is read anew: what was folded and led to no output left nothing to know."""
         owned = {
             number: offset for (topic, number), offset in self._inputs.next.items() if topic == "attempts"
         }
@@ -113,7 +127,9 @@ class Health:
         return self._states.sweep()
 
     def close(self) -> None:
-        """Leave: what was taken in is committed already."""
+        """Leave; what was taken in and is not committed led to nothing."""
+        if self._has_news and self._inputs.next:
+            self._write([])
         self._inputs.consumer.close()
         self._reader.close()
         self.view.close()

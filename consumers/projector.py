@@ -73,6 +73,7 @@ class Projector:
         self.consumer: Consumer | None = None
         # asked at each scrape, so that it grows while an insert hangs too
         telemetry.PROJECTION_DELAY.set_function(self.delay)
+        telemetry.WINDOW_FILL.labels(GROUP).set_function(self.fill)
 
     def delay(self) -> float:
         """Age of the oldest record that was read and is not in ClickHouse, seconds; 0 if there is none.
@@ -82,6 +83,10 @@ class Projector:
         waiting = [] if self._batch.is_empty else [self._batch.oldest]
         waiting += [self._unsettled] if self._failures and self._written else []
         return max(0.0, (self._clock.now() - min(waiting)) / 1e6) if waiting else 0.0
+
+    def fill(self) -> float:
+        """Share of the batch's places that are taken; it stays as it is while ClickHouse is away."""
+        return min(1.0, self._batch.fill)
 
     def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
         """Go on where the group's commits say, or at 0 of a log that still begins there."""
@@ -169,6 +174,7 @@ class Projector:
         if not self._producer.flush(_FLUSH_S):
             raise LogError(f"what was refused was not acknowledged within {_FLUSH_S} s")
         self._batch.insert_into(self._store, self._prefix)
+        telemetry.PROJECTOR_INSERTED.set_to_current_time()
         self._unsettled = min(self._unsettled, self._batch.oldest) if self._written else self._batch.oldest
         self._touched |= self._batch.touched()
         self._written |= {at: p for at, p in self._batch.positions().items() if at in self._owned}

@@ -47,6 +47,8 @@ class Seen:
     request_bytes: int = 0
     is_exhausted: bool = False
     accepted_at: int = 0
+    offset: int = 0
+    """Of its record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +87,8 @@ class EndpointHealth:
     """Of the last attempt folded, on the endpoint's partition of `attempts`."""
 
 
-def seen_of(attempt: AttemptFinished) -> Seen:
-    """Return what of an attempt's record matters here."""
+def seen_of(attempt: AttemptFinished, offset: int) -> Seen:
+    """Return what of an attempt's record, at its offset, matters here."""
     return Seen(
         attempt.attempted_at + attempt.duration_us,
         attempt.outcome,
@@ -96,6 +98,7 @@ def seen_of(attempt: AttemptFinished) -> Seen:
         attempt.request_bytes,
         attempt.decision == "failed",
         attempt.accepted_at,
+        offset,
     )
 
 
@@ -104,7 +107,9 @@ def fold(health: EndpointHealth, seen: Seen, now: int) -> EndpointHealth:
     if seen.outcome != "none":
         health = _of_version(health, seen.version)
         health = _succeeded(health, seen) if seen.outcome == "success" else _failed(health, seen)
-    return _exhausted(health, seen, now) if seen.is_exhausted else health
+    if seen.is_exhausted:
+        health = _exhausted(health, seen, now)
+    return health if health.offset == seen.offset else replace(health, offset=seen.offset)
 
 
 def _of_version(health: EndpointHealth, version: int) -> EndpointHealth:
@@ -148,20 +153,17 @@ def _failed(health: EndpointHealth, seen: Seen) -> EndpointHealth:
     is_old = 0 < seen.version < health.version
     if is_old or seen.at <= health.succeeded_at:
         return health
-    health = replace(
+    is_last = seen.at >= health.failed_at
+    return replace(  # once: it is most of what a failed attempt costs here
         health,
         since=min(health.since or seen.at, seen.at),
         failures=health.failures + 1,
         error_classes=_counted(health.error_classes, seen.error_class),
-    )
-    if seen.at < health.failed_at:
-        return health
-    return replace(
-        health,
-        failed_at=seen.at,
-        error_class=seen.error_class,
-        status_code=seen.status_code,
-        request_bytes=seen.request_bytes,
+        failed_at=seen.at if is_last else health.failed_at,
+        error_class=seen.error_class if is_last else health.error_class,
+        status_code=seen.status_code if is_last else health.status_code,
+        request_bytes=seen.request_bytes if is_last else health.request_bytes,
+        offset=seen.offset,
     )
 
 
@@ -221,6 +223,15 @@ def told(health: EndpointHealth, what: Due, now: int) -> EndpointHealth:
             return replace(health, warned_at=now, trouble_since=open_since)
         case "digest":
             return replace(health, exhausted=0, exhausted_since=0, exhausted_from=0, digest_at=now)
+
+
+def standing(health: EndpointHealth) -> Literal["well", "failing", "warned", "disabled"]:
+    """How it is doing, and what was done about it; `disabled`: that was asked for."""
+    if health.asked_version:
+        return "disabled"
+    if not health.since:
+        return "well"
+    return "warned" if health.warned_at else "failing"
 
 
 def is_notable(health: EndpointHealth, now: int) -> bool:

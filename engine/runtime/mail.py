@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import smtplib
+import socket
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -10,17 +11,25 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.utils import format_datetime
+from threading import Timer
 
 from engine.runtime import telemetry
 from engine.runtime.settings import Settings
 
 PATIENCE_S = 10.0
 """How long each step of a conversation with the mail server may take."""
+WHOLE_S = 60.0
+"""And how long all of it: a server may say a byte a step."""
+_CLOSES = 421
 _LOG = telemetry.logger("mail")
 
 
 class MailError(Exception):
     """The mail server is away, or did not take a mail; the same may succeed later."""
+
+
+class PutOffMailError(MailError):
+    """The mail server puts this one mail off (4xx): a full mailbox, a greylist. Others it may take."""
 
 
 class RefusedMailError(MailError):
@@ -39,7 +48,7 @@ class Mail:
 
 
 Send = Callable[[Mail], None]
-"""Hands a mail to the server; MailError, RefusedMailError."""
+"""Hands a mail to the server; MailError, of which two kinds are about this mail alone."""
 
 
 def server_of(settings: Settings) -> Send | None:
@@ -49,10 +58,34 @@ def server_of(settings: Settings) -> Send | None:
     return lambda mail: send(settings, mail)
 
 
-def send(settings: Settings, mail: Mail, *, patience_s: float = PATIENCE_S) -> None:
-    """Send a mail in a conversation of its own; MailError, RefusedMailError."""
+class _Conversation(smtplib.SMTP):
+    """Ended by force after so long: a timeout of the socket is one of each byte."""
+
+    def __init__(self, settings: Settings, patience_s: float, whole_s: float) -> None:
+        self._end = Timer(whole_s, self._hang_up)
+        self._end.daemon = True
+        self._end.start()
+        try:
+            super().__init__(settings.mail_host, settings.mail_port, timeout=patience_s)
+        except (OSError, smtplib.SMTPException, UnicodeError):
+            self.close()
+            raise
+
+    def _hang_up(self) -> None:
+        if self.sock is not None:
+            with suppress(OSError):
+                self.sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._end.cancel()
+        super().close()
+
+
+def send(settings: Settings, mail: Mail, *, patience_s: float = PATIENCE_S, whole_s: float = WHOLE_S) -> None:
+    """Send a mail in a conversation of its own; MailError, PutOffMailError, RefusedMailError."""
     with _errors():
-        server = smtplib.SMTP(settings.mail_host, settings.mail_port, timeout=patience_s)
+        server = _Conversation(settings, patience_s, whole_s)
         try:
             _prepare(server, settings)
             refused = server.send_message(message_of(mail, settings), settings.mail_from, mail.to)
@@ -66,7 +99,7 @@ def send(settings: Settings, mail: Mail, *, patience_s: float = PATIENCE_S) -> N
 
 @contextmanager
 def _errors() -> Iterator[None]:
-    """What goes wrong with a mail server, as one of the two errors."""
+    """What goes wrong with a mail server, as one of the three errors."""
     try:
         yield
     except smtplib.SMTPRecipientsRefused as error:
@@ -78,6 +111,8 @@ def _errors() -> Iterator[None]:
         raise MailError(f"{type(error).__name__}: {error.smtp_code} {_words(error.smtp_error)}") from None
     except (smtplib.SMTPException, OSError) as error:
         raise MailError(f"{type(error).__name__}: {error}") from None
+    except UnicodeError:  # its text shows what it is about: perhaps the password
+        raise MailError("the server's name, user and password must be such as SMTP can carry") from None
 
 
 def _prepare(server: smtplib.SMTP, settings: Settings) -> None:
@@ -89,7 +124,10 @@ def _prepare(server: smtplib.SMTP, settings: Settings) -> None:
 
 
 def _refusal(code: int, words: str) -> MailError:
-    return RefusedMailError(words) if code >= 500 else MailError(words)
+    """421 is no answer to this mail: the server closes."""
+    if code >= 500:
+        return RefusedMailError(words)
+    return MailError(words) if code == _CLOSES else PutOffMailError(words)
 
 
 def _words(said: bytes | str) -> str:

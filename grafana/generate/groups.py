@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from grafana.generate import health
 from grafana.generate.model import Board, Panel, Prom, Row
 from grafana.generate.pickers import JOB
 from grafana.generate.promql import or_zero, quantile, rate, series, total, worst
@@ -319,6 +320,6 @@ BOARD = Board(
     "hooklog-groups",
     "hooklog: log and groups",
     "Lag, rebalances, windows, duplicates suppressed, clients and processes.",
-    (_NOW, _LAG, _MEMBERS, _COPIES, _HISTORY, _CLIENTS, _PROCESSES),
+    (_NOW, _LAG, _MEMBERS, _COPIES, _HISTORY, health.ROW, _CLIENTS, _PROCESSES),
     (JOB,),
 )

@@ -166,8 +166,8 @@ _TOP = Row(
             (
                 sql(f"""
                 SELECT event_type, uniq(message_id) AS messages, countIf(attempt = 1) AS deliveries,
-                       quantileIf(0.99)(dateDiff('millisecond', accepted_at, attempted_at),
-                                        attempt = 1 AND origin = '') AS p99_to_first
+                       quantileOrNullIf(0.99)(dateDiff('millisecond', accepted_at, attempted_at),
+                                              attempt = 1 AND origin = '') AS p99_to_first
                 FROM delivery_attempts
                 WHERE {_CHOSEN}
                 GROUP BY event_type ORDER BY deliveries DESC, event_type LIMIT 20"""),

@@ -180,11 +180,11 @@ _TROUBLE = Row(
             "graph",
             "Overdue retries",
             "For how long the oldest retry that is due has not been released. Retries leave within a second;"
-            " 120 s page somebody.",
+            " 60 s page somebody.",
             "s",
             (Prom(worst("hooklog_oldest_overdue_retry_seconds"), "oldest"),),
             width=6,
-            steps=((10, "yellow"), (120, "red")),
+            steps=((10, "yellow"), (60, "red")),
         ),
         Panel(
             "graph",

@@ -45,7 +45,8 @@ class Rollup:
 
     def p99(self) -> Sql:
         """The 99th percentile of a request's duration, milliseconds."""
-        return Sql(f"SELECT {_QUANTILES}[3] AS p99\nFROM {self._rows}")
+        # no answer rather than NaN where there was no request
+        return Sql(f"SELECT if(count() = 0, NULL, {_QUANTILES}[3]) AS p99\nFROM {self._rows}")
 
     def outcomes(self) -> Sql:
         """Requests by time and outcome."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
 from engine.dev.process import free_port
-from engine.runtime.mail import Mail, MailError, RefusedMailError, send, server_of
+from engine.runtime.mail import Mail, MailError, PutOffMailError, RefusedMailError, send, server_of
 from engine.runtime.settings import Settings, load_settings
 from tests.runtime.mail_server import PASSWORD, MailServer, mail_server
 
@@ -52,7 +52,7 @@ def test_without_a_server_there_is_no_mail() -> None:
 
 @pytest.mark.parametrize(
     ("answer", "error"),
-    [("550 no such mailbox", RefusedMailError), ("450 try later", MailError)],
+    [("550 no such mailbox", RefusedMailError), ("450 try later", PutOffMailError), ("421 bye", MailError)],
 )
 def test_a_recipient_that_is_refused(
     server: MailServer, settings: Settings, answer: str, error: type[MailError]
@@ -64,7 +64,10 @@ def test_a_recipient_that_is_refused(
     assert type(raised.value) is error
 
 
-@pytest.mark.parametrize(("answer", "error"), [("554 no", RefusedMailError), ("451 busy", MailError)])
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [("554 no", RefusedMailError), ("451 busy", PutOffMailError), ("421 closing", MailError)],
+)
 def test_a_mail_that_is_refused(
     server: MailServer, settings: Settings, answer: str, error: type[MailError]
 ) -> None:
@@ -116,6 +119,41 @@ def test_a_server_that_says_nothing() -> None:
             send(settings, MAIL, patience_s=0.2)
 
 
+def test_a_server_that_says_a_byte_at_a_time_is_hung_up_on() -> None:
+    """Each byte is within the patience of a step; the whole conversation has an end of its own."""
+    is_over = threading.Event()
+    with closing(socket.create_server(("127.0.0.1", 0))) as listening:
+        talking = threading.Thread(target=_drawl, args=(listening, is_over))
+        talking.start()
+        settings = load_settings(mail_host="127.0.0.1", mail_port=listening.getsockname()[1])
+        with pytest.raises(MailError):
+            send(settings, MAIL, patience_s=5, whole_s=0.3)
+        assert not is_over.is_set()
+        is_over.set()
+        talking.join(60)
+
+
+def _drawl(listening: socket.socket, is_over: threading.Event) -> None:
+    """Greet without end, until the line is cut."""
+    connection, _ = listening.accept()
+    with connection, suppress(OSError):
+        for _ in range(200):
+            connection.sendall(b"2")
+            if is_over.wait(0.05):
+                return
+    is_over.set()
+
+
+@pytest.mark.parametrize("wrong", [{"mail_host": "m" * 70 + ".example"}, {"mail_password": "schlüssel"}])
+def test_what_smtp_cannot_carry_is_an_error_that_shows_nothing(
+    server: MailServer, wrong: dict[str, object]
+) -> None:
+    """The process goes on, and no log shows a part of the password."""
+    with pytest.raises(MailError, match="must be such as SMTP can carry") as raised:
+        send(load_settings(**server.settings(**wrong)), MAIL)
+    assert "\\xfc" not in str(raised.value)
+
+
 def test_a_server_that_takes_the_mail_and_hangs_up_has_it() -> None:
     """Whatever becomes of the good-bye: else the mail would come twice."""
     with closing(socket.create_server(("127.0.0.1", 0))) as listening:
@@ -125,7 +163,7 @@ def test_a_server_that_takes_the_mail_and_hangs_up_has_it() -> None:
             mail_host="127.0.0.1", mail_port=listening.getsockname()[1], mail_starttls=False
         )
         send(settings, MAIL)
-        talking.join(10)
+        talking.join(60)
 
 
 def _hang_up(listening: socket.socket) -> None:

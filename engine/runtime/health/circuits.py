@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from threading import Lock
 
 from engine.core.lane import Lane
@@ -24,13 +25,17 @@ class Circuits:
 
     def of(self, endpoint_id: str) -> Lane:
         """The endpoint's lane; one that the topic lacks is open to all and has no backlog on the log."""
+        return self.among([endpoint_id])[endpoint_id]
+
+    def among(self, endpoint_ids: Iterable[str]) -> dict[str, Lane]:
+        """The lanes of several endpoints, likewise, by their ids; the log is asked once."""
         with self._lock:
             if self._view is None:
                 self._view = View(self._log, ("lanes",), self._fold)
                 self._view.load()
             while self._view.advance(_WAIT_S):
                 pass
-            return self._lanes.get(endpoint_id) or Lane(endpoint_id)
+            return {id: self._lanes.get(id) or Lane(id) for id in endpoint_ids}
 
     def _fold(self, record: Record) -> None:
         endpoint_id = (record.key or b"").decode()

@@ -1,12 +1,14 @@
 """Notices become mail: one at a time, tried until the mail server takes it, then marked by a commit.
 
 Nothing is sent before the mark of the mail before is acknowledged, so a crash can repeat one mail:
-the one that the server took just before, whose commit was under way (milliseconds).
+the one that the server took just before, whose commit was under way (milliseconds). A mail that waits,
+because the server does not take it, holds the commit of its partition and no other mail: the commit's
+metadata says which wait, so that a restart repeats none of those after it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass
 
@@ -15,7 +17,8 @@ from engine.ports import Log, LogError, Position, Record, TopicPartition
 from engine.runtime import telemetry
 from engine.runtime.atleastonce import AtLeastOnce
 from engine.runtime.context import Context
-from engine.runtime.mail import Mail, MailError, RefusedMailError, Send
+from engine.runtime.mail import Mail, MailError, PutOffMailError, RefusedMailError, Send
+from engine.runtime.owned import METADATA_MAX
 from engine.runtime.settings import Settings
 from schemas.codec import UndecodableError
 
@@ -23,6 +26,8 @@ GROUP = "mail"
 WAITING_MAX = 500
 """Notices that wait in memory; the rest waits on the log."""
 COMMIT_EVERY_S = 0.5
+"""While a mail waits, else IDLE_EVERY_S: what is passed by again does no harm."""
+IDLE_EVERY_S = 5.0
 ANSWER_S = 10.0
 """How long whoever gives up a partition waits for the server's answer."""
 Key = tuple[TopicPartition, int]
@@ -30,6 +35,8 @@ AGAIN_S, AGAIN_MAX_S = 5.0, 300.0
 """Pause after a failure, doubled by each one that follows."""
 REFUSALS_MAX = 5
 """A mail that the server refused for good so often (5xx) is given up."""
+PUT_OFFS_MAX = 300
+"""One that it put off so often (4xx) too: after about a day."""
 _LOG = telemetry.logger(GROUP)
 
 
@@ -41,7 +48,39 @@ class Waiting:
     to: tuple[str, ...]
     failures: int = 0
     refusals: int = 0
+    put_offs: int = 0
     due: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What a commit says: all notices below `next` are done but these."""
+
+    next: int
+    waiting: Collection[int]
+
+    def position(self) -> Position:
+        """As a commit: at the first that waits; metadata: how far it is to the next offset and the others.
+
+        Metadata is bounded: what does not fit is as if it had not been taken in.
+        """
+        waiting, end = sorted(self.waiting), self.next
+        if not waiting:
+            return Position(end, "")
+        first, *others = waiting
+        while len(text := ",".join(str(offset - first) for offset in (end, *others))) > METADATA_MAX:
+            half = len(others) // 2
+            end, others = others[half], others[:half]
+        return Position(first, text)
+
+
+def read_mark(position: Position) -> Mark:
+    """Undo `Mark.position`."""
+    first = position.offset
+    if not position.metadata:
+        return Mark(first, ())
+    end, *waiting = (first + int(distance) for distance in position.metadata.split(","))
+    return Mark(end, frozenset((first, *waiting)))
 
 
 def recipients(settings: Settings, tenant: str) -> tuple[str, ...]:
@@ -51,15 +90,37 @@ def recipients(settings: Settings, tenant: str) -> tuple[str, ...]:
 
 
 class _Inputs(AtLeastOnce):
-    """Says at once which partitions are given up: another owner may send their mail."""
+    """Says at once which partitions are given up: another owner may send their mail. Knows what was sent."""
 
     def __init__(self, log: Log, give_up: Callable[[Sequence[TopicPartition]], None]) -> None:
         self._give_up = give_up
+        self._marks: dict[TopicPartition, Mark] = {}
+        """Of the commits we started from."""
         super().__init__(log, GROUP, ("notices",))
+
+    def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """Start from the commits, and remember which of what follows them was done."""
+        committed = self.consumer.committed(partitions)
+        self._marks |= {at: read_mark(each) for at, each in committed.items() if each is not None}
+        return super().assigned(partitions)
+
+    def was_done(self, record: Record) -> bool:
+        """Whether the owner before was done with a notice, although one before it waited."""
+        mark = self._marks.get((record.topic, record.partition))
+        return mark is not None and record.offset < mark.next and record.offset not in mark.waiting
+
+    def mark(self, at: TopicPartition, waiting: Sequence[int]) -> Mark:
+        """What is done of a partition: also what was done before us, though we have not come so far again."""
+        taken_in, before = self.next[at], self._marks.get(at)
+        if before is None or before.next <= taken_in:
+            return Mark(taken_in, waiting)
+        return Mark(before.next, (*waiting, *(offset for offset in before.waiting if offset >= taken_in)))
 
     def revoked(self, partitions: Sequence[TopicPartition]) -> None:
         """Give up."""
         self._give_up(partitions)
+        for at in partitions:
+            self._marks.pop(at, None)
         super().revoked(partitions)
 
 
@@ -88,7 +149,9 @@ class Mailing:
         if self._sending is None and self._may_send() and (following := self._next()) is not None:
             self._begin(*following)
             self._conclude()
-        if self._context.clock.monotonic() - self._committed >= COMMIT_EVERY_S:
+        telemetry.MAILS_WAITING.set(len(self._waiting))
+        every = COMMIT_EVERY_S if self._waiting else IDLE_EVERY_S
+        if self._context.clock.monotonic() - self._committed >= every:
             self._commit(wait=False)
 
     def _give_up(self, partitions: Sequence[TopicPartition]) -> None:
@@ -108,6 +171,8 @@ class Mailing:
             _LOG.warning("mail.last_commit_failed", error=str(error))
 
     def _take(self, record: Record) -> None:
+        if self._inputs.was_done(record):
+            return
         try:
             notice = self._context.codec.decode_as(Notice, record.value)
         except UndecodableError:
@@ -164,27 +229,27 @@ class Mailing:
         _LOG.info("mail.sent", notice=notice.id, kind=notice.kind, endpoint=notice.endpoint_id)
 
     def _failed(self, key: Key, waiting: Waiting, error: MailError) -> None:
-        """Try again later: this mail if it was refused, none if the server is away."""
-        notice, is_refused = waiting.notice, isinstance(error, RefusedMailError)
+        """Try again later: this mail if the answer was about it, none if the server is away."""
         telemetry.MAIL_ERRORS.inc()
         waiting.failures += 1
-        waiting.refusals += is_refused
-        if waiting.refusals >= REFUSALS_MAX:
-            _LOG.error(
-                "mail.given_up",
-                notice=notice.id,
-                kind=notice.kind,
-                endpoint=notice.endpoint_id,
-                error=str(error),
-            )
-            self._done(key, waiting, "given_up")
+        waiting.refusals += isinstance(error, RefusedMailError)
+        waiting.put_offs += isinstance(error, PutOffMailError)
+        if waiting.refusals >= REFUSALS_MAX or waiting.put_offs >= PUT_OFFS_MAX:
+            self._give_one_up(key, waiting, error)
             return
         now = self._context.clock.monotonic()
         waiting.due = now + _pause_s(waiting.failures)
-        if not is_refused:
+        if not isinstance(error, RefusedMailError | PutOffMailError):
             self._failures += 1
             self._not_before = now + _pause_s(self._failures)
-        _LOG.warning("mail.failed", notice=notice.id, error=str(error), waiting=len(self._waiting))
+        _LOG.warning("mail.failed", notice=waiting.notice.id, error=str(error), waiting=len(self._waiting))
+
+    def _give_one_up(self, key: Key, waiting: Waiting, error: MailError) -> None:
+        notice = waiting.notice
+        _LOG.error(
+            "mail.given_up", notice=notice.id, kind=notice.kind, endpoint=notice.endpoint_id, error=str(error)
+        )
+        self._done(key, waiting, "given_up")
 
     def _done(self, key: Key, waiting: Waiting, result: str) -> None:
         self._waiting.pop(key, None)
@@ -195,12 +260,13 @@ class Mailing:
     # -- the mark ----------------------------------------------------------------------
 
     def _commit(self, *, wait: bool) -> None:
-        """Commit, of each partition, the first notice that waits; also renews the lease."""
+        """Commit the first notice of each partition that waits, and which others do; renews the lease."""
         self._committed = self._context.clock.monotonic()
-        lowest = dict(self._inputs.next)
+        waiting: dict[TopicPartition, list[int]] = {at: [] for at in self._inputs.next}
         for at, offset in self._waiting:
-            lowest[at] = min(lowest[at], offset)
-        self._inputs.consumer.commit({at: Position(n, "") for at, n in lowest.items()}, wait=wait)
+            waiting[at].append(offset)
+        positions = {at: self._inputs.mark(at, waiting[at]).position() for at in self._inputs.next}
+        self._inputs.consumer.commit(positions, wait=wait)
 
     def close(self) -> None:
         """Mark what was sent, leave."""

@@ -11,7 +11,7 @@ from engine.core.model import MessagePublished
 from engine.core.notice import EVENT_TYPES, Notice, cause_of
 from engine.core.routing import message_key, partition_of
 from engine.core.template import rfc3339
-from engine.ports import Output, Record
+from engine.ports import Output, Record, TopicPartition
 from engine.runtime import telemetry
 from engine.runtime.atleastonce import AtLeastOnce
 from engine.runtime.context import Context
@@ -32,6 +32,8 @@ class Operations:
         self._producer = context.log.producer()
         self._inputs = AtLeastOnce(context.log, GROUP, ("notices",))
         self._committed = context.clock.monotonic()
+        self._marked: dict[TopicPartition, int] = {}
+        """Where the last commit was."""
 
     def step(self) -> None:
         """Publish what is there; commit when it is acknowledged."""
@@ -40,8 +42,9 @@ class Operations:
                 self._producer.send(message, lambda offset: None)
         self._producer.poll()
         now = self._context.clock.monotonic()
-        if now - self._committed >= COMMIT_EVERY_S and not len(self._producer):
-            self._committed = now
+        is_time = now - self._committed >= COMMIT_EVERY_S and not len(self._producer)
+        if is_time and self._marked != self._inputs.next:
+            self._committed, self._marked = now, dict(self._inputs.next)
             self._inputs.commit(wait=False)
 
     def _message(self, record: Record) -> Output | None:

@@ -6,6 +6,7 @@ the commit always agree (docs/adr/0012). An endpoint that is healthy has no snap
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Literal
@@ -24,6 +25,7 @@ from engine.core.health import (
     gone,
     is_notable,
     seen_of,
+    standing,
     told,
 )
 from engine.core.model import AttemptFinished
@@ -169,7 +171,7 @@ class States:
         if health is None:
             succeeded_at = mine.successes.get(attempt.endpoint_id.encode()) or 0
             health = EndpointHealth(attempt.endpoint_id, attempt.tenant, succeeded_at=succeeded_at)
-        health = replace(fold(health, seen_of(attempt), record.timestamp), offset=record.offset)
+        health = fold(health, seen_of(attempt, record.offset), record.timestamp)
         stopped = gone(health, attempt.endpoint_version, record.timestamp) if attempt.disables else None
         mine.put(stopped or health)
         if stopped is None:
@@ -192,6 +194,14 @@ class States:
                     yield self._output(mine, health, what)
                     health = told(health, what, now)  # noqa: PLW2901  the next one is due to what this leaves
                     mine.put(health)
+        self._observe()
+
+    def _observe(self) -> None:
+        """Set the gauges."""
+        states = [health for mine in self._partitions.values() for health in mine.states.values()]
+        counts = Counter(standing(health) for health in states)
+        for state in ("failing", "warned", "disabled"):
+            telemetry.ENDPOINTS_FAILING.labels(state).set(counts[state])
 
     def _output(self, mine: Partition, health: EndpointHealth, what: Due) -> Output:
         if what == "disable":

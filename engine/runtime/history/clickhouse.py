@@ -152,6 +152,7 @@ class Table:
 
 _OF_MESSAGE = "message_id = {message:String} AND ({tenant:String} = '' OR tenant = {tenant:String})"
 _MESSAGE = f"SELECT * FROM accepted_messages WHERE {_OF_MESSAGE} ORDER BY accepted_at DESC LIMIT 1"  # noqa: S608
+_TENANTS = "SELECT DISTINCT tenant FROM accepted_messages WHERE message_id = {message:String} LIMIT 6"
 _DELIVERIES = f"SELECT * FROM delivery_status WHERE {_OF_MESSAGE} ORDER BY accepted_at, endpoint_id"  # noqa: S608
 _ATTEMPTS = f"SELECT * FROM delivery_attempts WHERE {_OF_MESSAGE} ORDER BY attempted_at, attempt"  # noqa: S608
 _DELIVERY = f"""SELECT {", ".join(DELIVERIES.columns)} FROM deliveries FINAL
@@ -284,6 +285,10 @@ class History:
             return None
         asked["tenant"] = str(message["tenant"])  # another tenant may have a message of that id
         return Timeline(message, self.rows(_DELIVERIES, asked), self.rows(_ATTEMPTS, asked))
+
+    def tenants_of(self, message_id: str) -> list[str]:
+        """Tenants, six at most, that have a message of this id."""
+        return [str(row["tenant"]) for row in self.rows(_TENANTS, {"message": message_id})]
 
     def page(self, listing: Listing, asked: Asked, after: Key | None, limit: int) -> list[Row]:
         """Up to `limit` rows, newest first, after the one with this key."""

@@ -42,6 +42,8 @@ DELIVERIES = Listing(
     ),
     ("tenant", "endpoint_id", "status", "event_type", "message_id"),
 )
+FAILED = replace(DELIVERIES, time="updated_at")
+"""The same by when they came to be as they are: for those that ended, when they ended."""
 MESSAGES = Listing(
     "messages",
     "accepted_at",

@@ -107,9 +107,14 @@ class Batch:
         return not self._last
 
     @property
+    def fill(self) -> float:
+        """Share of its places that are taken; of records without rows none is."""
+        return max(len(self) / BATCH_ROWS, self._bytes / BATCH_BYTES)
+
+    @property
     def is_full(self) -> bool:
         """Whether it must be written before more is taken in."""
-        return len(self) >= BATCH_ROWS or self._bytes >= BATCH_BYTES
+        return self.fill >= 1
 
     def positions(self) -> dict[TopicPartition, Position]:
         """Where to go on after this batch."""
@@ -132,4 +137,3 @@ class Batch:
                 store.insert(table, columns(table, rows), token)
         for table, rows in self.rows.items():
             telemetry.PROJECTOR_ROWS.labels(table=table).inc(len(rows))
-        telemetry.PROJECTOR_INSERTED.set_to_current_time()
