@@ -11,7 +11,7 @@ import hmac
 import re
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from fastapi import Depends, Request
 from fastapi.openapi.models import APIKey as ApiKeyModel
@@ -24,6 +24,7 @@ from engine.api.services import Services
 from engine.core.directory import SCOPES, ApiKey, Scope
 
 BAAS_HEADER = "x-meeting-baas-api-key"
+_ACTOR = "key:"
 _CHALLENGE = {"WWW-Authenticate": "Bearer"}
 _KEY = re.compile(r"hl_([0-9a-f]{16})_[A-Za-z0-9_-]{43}")
 _NONE = ApiKey("", digest=bytes(32))
@@ -82,7 +83,28 @@ def caller_of(services: Services, key: str) -> Caller:
     known = services.configuration.keys.get(form[1], _NONE) if form else _NONE
     if not hmac.compare_digest(digest, known.digest) or not _is_valid(services, known):
         raise Problem(401, "this API key is not known, or no longer valid", headers=_CHALLENGE)
-    return Caller(f"key:{known.id}", known.tenant or None, frozenset(known.scopes))
+    return _holder(known)
+
+
+class Held(NamedTuple):
+    """Who holds a key, and its SHA-256."""
+
+    caller: Caller
+    digest: bytes
+
+
+def held_by(services: Services, actor: str) -> Held | None:
+    """Return who holds the key that an actor's name says (`admin`, `key:<id>`); None if it is not valid."""
+    if actor == ADMIN.actor:
+        return Held(ADMIN, services.admin_digest)
+    known = services.configuration.keys.get(actor.removeprefix(_ACTOR))
+    if known is None or not _is_valid(services, known):
+        return None
+    return Held(_holder(known), known.digest)
+
+
+def _holder(key: ApiKey) -> Caller:
+    return Caller(f"{_ACTOR}{key.id}", key.tenant or None, frozenset(key.scopes))
 
 
 def _is_valid(services: Services, key: ApiKey) -> bool:

@@ -15,6 +15,7 @@ from engine.api import endpoint_rules as rules
 from engine.api import endpoints
 from engine.api.auth import BaasCanManage, BaasCanRead, Caller, Needed
 from engine.api.bodies import StrictRoute
+from engine.api.ids import nobodys, origin
 from engine.api.models import EndpointInput, EndpointPatch, EventTypes, Input
 from engine.api.rotation import RotationInput, rotate_secret
 from engine.api.services import Services
@@ -106,7 +107,8 @@ async def _created(
         enabled=given.enabled,
     )
     repeat = _repeat_key(services, account(caller), given.webhook_url)
-    made = await endpoints.create_endpoint(wanted, services, caller, response, repeat)
+    by = caller, nobodys(origin(caller, endpoints.CREATION, repeat))
+    made = await endpoints.create(services, by, wanted, response)
     del response.headers["Location"]
     shown = {"secret": made.secret} if "secret" in made.model_fields_set else {}
     return ConfiguredAnswer(**_shown(services.configuration.endpoints[made.id]), **shown)

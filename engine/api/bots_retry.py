@@ -11,11 +11,11 @@ from pydantic import BaseModel, Field, model_validator
 from engine.api.auth import BaasCanManage, Caller, Needed
 from engine.api.bodies import StrictRoute
 from engine.api.bots import account, of_account
-from engine.api.ids import IdempotencyKey, origin
+from engine.api.ids import IdempotencyKey, claim, nobodys, origin, text_of
 from engine.api.models import Input
 from engine.api.problems import Problem
-from engine.api.replays import ReplayAnswer, ReplayInput, start_replay
-from engine.api.resends import ResentAnswer, resend
+from engine.api.replays import ROUTE, ReplayAnswer, ReplayInput, start
+from engine.api.resends import ResentAnswer, made_since, place_of, resend, what_of
 from engine.api.services import Services
 from engine.runtime.history.clickhouse import Row
 from engine.runtime.history.listings import DAY_MS, DELIVERIES, Asked
@@ -59,6 +59,7 @@ async def retry_webhooks(
 ) -> RetryAnswer:
     """Retry failed deliveries: all, one, or those of a bot among the newest that failed."""
     wanted, tenant = given or RetryInput(), account(caller)
+    asked = origin(caller, f"POST {router.prefix}/retry", idempotency_key)
     if wanted.delivery_id is not None:
         failed, is_complete = [await _one(services, tenant, wanted.delivery_id)], True
     elif wanted.bot_id is not None:
@@ -66,9 +67,12 @@ async def retry_webhooks(
     else:
         # every failure whose dead letter the log still has
         everything = ReplayInput.model_validate({"tenant": tenant, "since": _BEGINNING, "only": "failed"})
-        replay = await start_replay(everything, services, caller, Response(), idempotency_key)
+        by = caller, nobodys(origin(caller, ROUTE, idempotency_key))
+        claim(services, asked, [text_of(wanted)])
+        replay = await start(services, by, everything, Response())
         assert isinstance(replay, ReplayAnswer)
         return RetryAnswer(deliveries=[], replay_id=replay.id, is_complete=True)
+    claim(services, asked, [text_of(wanted)])
     made = await asyncio.gather(*(_resent(services, caller, row, idempotency_key) for row in failed))
     return RetryAnswer(deliveries=made, is_complete=is_complete)
 
@@ -97,23 +101,24 @@ async def _of_bot(services: Services, tenant: str, bot_id: str) -> tuple[list[Ro
     enabled = {each.id for each in of_account(services, tenant) if each.enabled}
     looked_at = [row for row in rows[:LOOKED_AT] if row["endpoint_id"] in enabled]
     found = await asyncio.to_thread(_about, services, looked_at, bot_id)
-    first_of_each = {(row["endpoint_id"], _place(row)): row for row in reversed(found)}
-    return list(first_of_each.values()), len(rows) <= LOOKED_AT
+    newest_of_each = {what_of(row): row for row in reversed(found)}
+    since = await asyncio.to_thread(made_since, services, tenant, list(newest_of_each.values()))
+    return [row for what, row in newest_of_each.items() if what not in since], len(rows) <= LOOKED_AT
 
 
 def _about(services: Services, rows: list[Row], bot_id: str) -> list[Row]:
     """Those whose message says it is about the bot; each message is read once."""
     is_about: dict[tuple[int, int], bool] = {}
     for row in rows:
-        place = _place(row)
+        place = place_of(row)
         if place not in is_about:
             is_about[place] = _bot_of(services, row) == bot_id
-    return [row for row in rows if is_about[_place(row)]]
+    return [row for row in rows if is_about[place_of(row)]]
 
 
 def _bot_of(services: Services, row: Row) -> object:
     """The payload's `bot_id`; None without one, or once the log has let go of the message."""
-    partition, offset = _place(row)
+    partition, offset = place_of(row)
     owner = str(row["tenant"]), str(row["message_id"])
     found = services.originals.message(("messages", partition), offset, owner)
     if found is None or found.message is None:
@@ -123,7 +128,3 @@ def _bot_of(services: Services, row: Row) -> object:
     except ValueError:  # JSON that is beyond orjson, such as numbers without end
         return None
     return payload.get("bot_id") if isinstance(payload, dict) else None
-
-
-def _place(row: Row) -> tuple[int, int]:
-    return int(str(row["topic_partition"])), int(str(row["topic_offset"]))

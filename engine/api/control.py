@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar, assert_never
 
 from engine.api.problems import Problem
@@ -20,8 +20,10 @@ from engine.core.change import (
     DisableEndpoint,
     EnableEndpoint,
     EndpointFact,
+    RejectionCode,
 )
 from engine.core.directory import (
+    CreateTenant,
     DataKeyRewrapped,
     DirectoryCommand,
     DirectoryFact,
@@ -52,14 +54,25 @@ SETTLE_S = 0.025
 _POLL_S = 0.1
 _BATCH = 1_000
 _REMEMBERED = 10_000
-_STATUS_BY_REASON = (
-    ("does not exist", 404),
-    ("exists already", 409),
-    ("has changed since", 409),
-    ("there is no setting", 422),
-    ("secret cannot be opened", 503),
-)
-"""How a rejection is answered: part of its reason, which the control group words; 409 for any other."""
+STATUS_BY_CODE: Mapping[RejectionCode, int] = {
+    "not_found": 404,
+    "exists": 409,
+    "deleted": 409,
+    "conflict": 409,
+    "already": 409,
+    "invalid": 422,
+    "too_often": 409,
+    "unopenable": 503,
+}
+"""How a rejection is answered; 409 for a code of a newer hooklog, and for none, which an older one wrote."""
+
+
+class Rejected(Problem):
+    """A command was refused; `code` says why, for programs."""
+
+    def __init__(self, status: int, fact: CommandRejected) -> None:
+        super().__init__(status, fact.reason)
+        self.code = fact.code
 
 
 class Control:
@@ -125,6 +138,15 @@ class Control:
         """Return the fact once our view has it, a repeat's the first; Problem 404, 409, 422 or 503."""
         return await self._asked(command, lambda: self._listed(command))
 
+    async def ask_tenant(self, command: CreateTenant) -> None:
+        """Return once our view has the tenant, and with it its data key; asks only if it has not."""
+
+        def looked() -> bool | None:
+            return command.tenant in self.configuration.tenants or None
+
+        if not looked():
+            await self._asked(command, looked)
+
     async def ask_replayer(self, command: ReplayCommand, done: Callable[[], R | None]) -> R:
         """Return what `done` finds once the replayer has done it; Problem 404, 409 or 503."""
 
@@ -163,9 +185,20 @@ class Control:
         await asyncio.sleep(SETTLE_S)
         return found
 
-    def was_decided(self, command_id: str) -> bool:
-        """Whether a command of this id has been decided before: then a request is a repeat."""
-        return command_id in self._facts
+    def fact_of(self, command_id: str) -> Fact | None:
+        """What a command of this id has led to, if it was decided before: then a request is a repeat."""
+        return self._facts.get(command_id)
+
+    async def moved_on(self, endpoint: Endpoint) -> None:
+        """Return once our view has another version of it than this; Problem 503 if that takes too long."""
+        try:
+            async with asyncio.timeout(self._limit_s):
+                while self.configuration.endpoints.get(endpoint.id, endpoint).version == endpoint.version:
+                    await self._next_move()
+        except TimeoutError:
+            raise Problem(
+                503, f"endpoint {endpoint.id!r} was changed, which this API has not seen yet: try again"
+            ) from None
 
     async def secret_of(self, endpoint: Endpoint) -> str:
         """Return the newest signing secret; Problem 404 or, at most 10 s later, 503."""
@@ -210,7 +243,7 @@ class Control:
     def _changed(self, command: Command) -> Endpoint | None:
         """Return the endpoint once our view has what the command led to; None before."""
         fact = self._facts.get(command.command_id)
-        if isinstance(fact, CommandRejected) and fact.reason != ALREADY:
+        if isinstance(fact, CommandRejected) and not _is_so_already(fact):
             raise rejected(fact)
         if not isinstance(fact, EndpointFact):
             return _as_wanted(command, self.configuration.endpoints.get(command.endpoint_id))
@@ -284,7 +317,12 @@ def _is_gone(configuration: Configuration, tenant: str) -> bool:
     return is_deleted and next(valid, None) is None and not configuration.of_tenant(tenant)
 
 
-def rejected(fact: CommandRejected) -> Problem:
+def rejected(fact: CommandRejected) -> Rejected:
     """Build the problem that a rejection is answered with."""
-    found = (status for part, status in _STATUS_BY_REASON if part in fact.reason)
-    return Problem(next(found, 409), fact.reason)
+    found = (status for code, status in STATUS_BY_CODE.items() if code == fact.code)
+    return Rejected(next(found, 409), fact)
+
+
+def _is_so_already(fact: CommandRejected) -> bool:
+    """Whether what was asked for was so before; an older control group says it by the reason alone."""
+    return fact.code == "already" or (not fact.code and fact.reason == ALREADY)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
-from engine.api.models import EndpointAnswer, EndpointInput, EndpointPatch
-from engine.api.problems import FieldError, wrong
+from engine.api.models import HEADER_MASK, EndpointAnswer, EndpointInput, EndpointPatch
+from engine.api.problems import FieldError, Problem, wrong
 from engine.core.change import EndpointSettings
 from engine.core.duration import format_duration, parse_duration
 from engine.core.egress import check_url
 from engine.core.endpoint import Endpoint
 from engine.core.profile import Profile, check_secret, rfc3339
+from engine.runtime.configuration.decisions import UNSEALABLE
 from engine.runtime.context import Context
 
 _MS = 1_000
@@ -41,6 +43,15 @@ def settings_of(given: EndpointInput | EndpointPatch) -> EndpointSettings:
     )
 
 
+@contextmanager
+def sealing() -> Iterator[None]:
+    """Problem 503 when the tenant's data key does not open: control has wrapped it by another master key."""
+    try:
+        yield
+    except ValueError:
+        raise Problem(503, UNSEALABLE) from None
+
+
 def check_settings(context: Context, settings: EndpointSettings, secret: str | None) -> Profile:
     """Return the profile; Problem 422 names every field that breaks a rule."""
     profile = context.profiles.get(settings.profile)
@@ -58,7 +69,7 @@ def check_settings(context: Context, settings: EndpointSettings, secret: str | N
 
 
 def answer(endpoint: Endpoint) -> EndpointAnswer:
-    """What people see of an endpoint: never a secret."""
+    """What people see of an endpoint: never a secret, and of its own headers the names."""
     settings = endpoint.settings
     policy, types = settings.retry_policy, settings.event_types
     return EndpointAnswer(
@@ -67,7 +78,7 @@ def answer(endpoint: Endpoint) -> EndpointAnswer:
         url=settings.url,
         event_types=None if types is None else list(types),
         profile=settings.profile,
-        headers=dict(settings.headers),
+        headers=dict.fromkeys(settings.headers, HEADER_MASK),
         description=settings.description,
         retry_policy=None if policy is None else [format_duration(delay * _MS) for delay in policy],
         timeout_ms=settings.timeout_ms,
@@ -76,6 +87,7 @@ def answer(endpoint: Endpoint) -> EndpointAnswer:
         disabled_reason=endpoint.disabled_reason,
         created_at=rfc3339(endpoint.created_at),
         updated_at=rfc3339(endpoint.updated_at),
+        version=endpoint.version,
     )
 
 

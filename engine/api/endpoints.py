@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
-import orjson
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Header, Response
 
 from engine.api import endpoint_rules as rules
 from engine.api.auth import Caller, CanManage, CanRead, Needed
 from engine.api.bodies import StrictRoute
-from engine.api.ids import IdempotencyKey, Origin, base, origin, used_before
+from engine.api.control import Rejected
+from engine.api.ids import IdempotencyKey, Origin, base, claim, origin, text_of, used_before
 from engine.api.models import CreatedAnswer, EndpointAnswer, EndpointInput, EndpointList, EndpointPatch
 from engine.api.pages import Cursor, Limit, Place, page
 from engine.api.problems import FieldError, Problem, wrong
@@ -22,8 +23,10 @@ from engine.core.change import (
     DeleteEndpoint,
     DisableEndpoint,
     EnableEndpoint,
+    RejectionCode,
     UpdateEndpoint,
 )
+from engine.core.directory import CreateTenant
 from engine.core.endpoint import Endpoint
 from engine.core.profile import generate_secret
 
@@ -31,7 +34,12 @@ router = APIRouter(prefix="/v1/endpoints", tags=["endpoints"], route_class=Stric
 
 About = tuple[str, str, str, int, str]
 """What every command about an endpoint begins with."""
+CREATION = "POST /v1/endpoints"
+IfMatch = Annotated[str | None, Header(description="The ETag of what was seen: change only that.")]
 _BY_HAND = "disabled by hand"
+_CONFLICT: RejectionCode = "conflict"
+_TRIES = 5
+"""So often a change is checked anew against what others have made of the endpoint meanwhile."""
 
 
 @router.post("", status_code=201, response_model=CreatedAnswer, response_model_exclude_unset=True)
@@ -43,9 +51,15 @@ async def create_endpoint(
     idempotency_key: IdempotencyKey = None,
 ) -> CreatedAnswer:
     """Create an endpoint; its secret is in this answer and never again."""
-    made = origin(caller, "POST /v1/endpoints", idempotency_key)
-    command, secret = _creation(services, caller, made, given)
-    endpoint = _created_before(services, made)
+    return await create(services, (caller, origin(caller, CREATION, idempotency_key)), given, response)
+
+
+async def create(
+    services: Services, by: tuple[Caller, Origin], given: EndpointInput, response: Response
+) -> CreatedAnswer:
+    """Create an endpoint, and say in the response's headers where it is; Problem."""
+    command, secret = await _creation(services, *by, given)
+    endpoint = _created_before(services, by[1])
     shown: dict[str, Any] = {}
     if endpoint is None:
         endpoint = await services.control.ask(command)
@@ -53,8 +67,9 @@ async def create_endpoint(
         if endpoint.id == command.endpoint_id and await services.control.secret_of(endpoint) == secret:
             shown = {"secret": secret}
     if endpoint.id != command.endpoint_id:
-        raise used_before()
+        raise used_before(services, by[1])
     response.headers["Location"] = _path(endpoint)
+    response.headers["ETag"] = _tag(endpoint.version)
     return CreatedAnswer(**rules.answer(endpoint).model_dump(), **shown)
 
 
@@ -78,17 +93,73 @@ async def list_endpoints(
 
 
 @router.get("/{endpoint_id}", response_model=EndpointAnswer)
-async def get_endpoint(endpoint_id: str, services: Needed, caller: CanRead) -> EndpointAnswer:
-    """Show one endpoint."""
-    return rules.answer(known(services, caller, endpoint_id))
+async def get_endpoint(
+    endpoint_id: str, services: Needed, caller: CanRead, response: Response
+) -> EndpointAnswer:
+    """Show one endpoint; its version is the ETag."""
+    endpoint = known(services, caller, endpoint_id)
+    response.headers["ETag"] = _tag(endpoint.version)
+    return rules.answer(endpoint)
+
+
+class Conditional(NamedTuple):
+    """What a change is bound to, and the response that tells the new version."""
+
+    if_match: str | None
+    response: Response
+
+
+async def _conditional(response: Response, if_match: IfMatch = None) -> Conditional:
+    return Conditional(if_match, response)
 
 
 @router.patch("/{endpoint_id}", response_model=EndpointAnswer)
-async def update_endpoint(
-    endpoint_id: str, given: EndpointPatch, services: Needed, caller: CanManage
+async def patch_endpoint(
+    endpoint_id: str,
+    given: EndpointPatch,
+    services: Needed,
+    caller: CanManage,
+    asked: Annotated[Conditional, Depends(_conditional)],
 ) -> EndpointAnswer:
-    """Change what the body names; `enabled` too."""
-    endpoint = known(services, caller, endpoint_id)
+    """Change what the body names, `enabled` too; with If-Match only if it still has that version, or 412."""
+    answer = await update_endpoint(endpoint_id, given, services, caller, asked.if_match)
+    asked.response.headers["ETag"] = _tag(answer.version)
+    return answer
+
+
+async def update_endpoint(
+    endpoint_id: str, given: EndpointPatch, services: Services, caller: Caller, if_match: str | None = None
+) -> EndpointAnswer:
+    """Change what is named, of the very version it was checked against; Problem 404, 409, 412 or 422."""
+    known(services, caller, endpoint_id)
+    async with services.changing.setdefault(endpoint_id, asyncio.Lock()):
+        return await _updated(services, caller, endpoint_id, given, if_match)
+
+
+async def _updated(
+    services: Services, caller: Caller, endpoint_id: str, given: EndpointPatch, if_match: str | None
+) -> EndpointAnswer:
+    for _ in range(_TRIES):
+        endpoint = known(services, caller, endpoint_id)
+        _check_match(endpoint, if_match)
+        try:
+            return rules.answer(await _changed(services, caller, endpoint, given))
+        except Rejected as refused:
+            if refused.code != _CONFLICT:
+                raise
+        await services.control.moved_on(endpoint)  # what was checked may not be so any more
+    raise Problem(409, f"endpoint {endpoint_id!r} was changed {_TRIES} times meanwhile: try again")
+
+
+def _check_match(endpoint: Endpoint, if_match: str | None) -> None:
+    """Problem 412 if it has another version (RFC 9110, section 13.1.1)."""
+    wanted = {tag.strip() for tag in (if_match or "*").split(",")}
+    if wanted.isdisjoint(("*", _tag(endpoint.version))):
+        now = _tag(endpoint.version)
+        raise Problem(412, f"endpoint {endpoint.id!r} has changed: its ETag is {now}, look at it again")
+
+
+async def _changed(services: Services, caller: Caller, endpoint: Endpoint, given: EndpointPatch) -> Endpoint:
     if "secret" in given.model_fields_set:
         raise wrong(FieldError("secret", f"cannot be changed here: use POST {_path(endpoint)}/rotate-secret"))
     fields = tuple(name for name in rules.SETTINGS if name in given.model_fields_set)
@@ -98,11 +169,16 @@ async def update_endpoint(
         secret = await services.control.secret_of(endpoint) if "profile" in fields else None
         rules.check_settings(services.context, merged, secret)
         made_by = about(services, caller, origin(caller, "", None), endpoint)
-        endpoint = await services.control.ask(UpdateEndpoint(*made_by, fields, changed))
-    if "enabled" in given.model_fields_set:
-        made = origin(caller, "", None)
-        endpoint = await _set_enabled(services, caller, made, endpoint, wanted=given.enabled)
-    return rules.answer(endpoint)
+        place, keyring = (endpoint.tenant, endpoint.id), services.configuration.keyring
+        with rules.sealing():
+            sealed = keyring.seal_command_headers(place, changed)
+        update = UpdateEndpoint(*made_by, fields, sealed, endpoint.version)
+        endpoint = await services.control.ask(update)
+    if "enabled" not in given.model_fields_set or endpoint.enabled == given.enabled:
+        return endpoint
+    made_by = about(services, caller, origin(caller, "", None), endpoint)
+    # after settings were changed it is not put off: half a change would be done
+    return await services.control.ask(_setting(made_by, given.enabled, None if fields else endpoint.version))
 
 
 @router.delete("/{endpoint_id}", status_code=204)
@@ -136,27 +212,36 @@ async def disable_endpoint(
 async def _set_enabled(
     services: Services, caller: Caller, made: Origin, endpoint: Endpoint, *, wanted: bool
 ) -> Endpoint:
+    claim(services, made)
     if endpoint.enabled == wanted:
         return endpoint
-    made_by = about(services, caller, made, endpoint)
-    return await services.control.ask(
-        EnableEndpoint(*made_by) if wanted else DisableEndpoint(*made_by, _BY_HAND)
-    )
+    return await services.control.ask(_setting(about(services, caller, made, endpoint), wanted, None))
 
 
-def _creation(
+def _setting(made_by: About, wanted: bool, expected: int | None) -> EnableEndpoint | DisableEndpoint:
+    """Ask to enable or disable; `expected`: only if the endpoint still has this version."""
+    if wanted:
+        return EnableEndpoint(*made_by, expected)
+    return DisableEndpoint(*made_by, _BY_HAND, None, expected)
+
+
+async def _creation(
     services: Services, caller: Caller, made: Origin, given: EndpointInput
 ) -> tuple[CreateEndpoint, str]:
-    """(the command, the secret in the clear)."""
+    """(the command, the secret in the clear); a new tenant, and so its data key, is made first."""
     context, settings = services.context, rules.settings_of(given)
     chosen = None if given.secret is None else given.secret.get_secret_value()
     profile = rules.check_settings(context, settings, chosen)
     clear = chosen or generate_secret(profile, os.urandom(32))
     tenant = tenant_of(caller, given.tenant)
     body = given.model_dump(mode="json", exclude={"secret"}) | {"tenant": tenant, "chosen": chosen}
-    endpoint_id = made.endpoint_id(orjson.dumps(body, option=orjson.OPT_SORT_KEYS), context.vault.command_key)
-    sealed = services.configuration.keyring.seal_command(tenant, endpoint_id, 1, clear)
-    made_by = base(services, caller, made, tenant)
+    endpoint_id = made.endpoint_id(text_of(body), context.vault.command_key)
+    claim(services, made, [text_of(body)])
+    made_by, keyring = base(services, caller, made, tenant), services.configuration.keyring
+    await services.control.ask_tenant(CreateTenant(made.command_id("tenant"), *made_by[1:], ""))
+    with rules.sealing():
+        sealed = keyring.seal_command(tenant, endpoint_id, 1, clear)
+        settings = keyring.seal_command_headers((tenant, endpoint_id), settings)
     return CreateEndpoint(*made_by, endpoint_id, settings, given.enabled, sealed), clear
 
 
@@ -190,6 +275,10 @@ def known(services: Services, caller: Caller, endpoint_id: str) -> Endpoint:
 def about(services: Services, caller: Caller, made: Origin, endpoint: Endpoint) -> About:
     """What a command about an endpoint begins with."""
     return *base(services, caller, made, endpoint.tenant), endpoint.id
+
+
+def _tag(version: int) -> str:
+    return f'"{version}"'
 
 
 def _path(endpoint: Endpoint) -> str:

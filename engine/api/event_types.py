@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, Field, JsonValue
 from engine.api.auth import Authenticated, Caller, IsPlatformAdmin, Needed
 from engine.api.bodies import StrictRoute
 from engine.api.ids import Base, base, origin
-from engine.api.models import Input, readable
+from engine.api.models import DOT_SEGMENTS, NO_DOTS, Input, readable
 from engine.api.pages import Cursor, Limit, Place, page
 from engine.api.problems import FieldError, Problem, wrong
 from engine.api.services import Services
@@ -67,6 +67,8 @@ async def put_event_type(
     name: Name, given: EventTypeInput, services: Needed, caller: IsPlatformAdmin
 ) -> EventTypeAnswer:
     """Make or replace an event type; messages of it are held to its schema from now on."""
+    if name in DOT_SEGMENTS:
+        raise wrong(FieldError("name", NO_DOTS))
     wanted = EventType(
         name,
         given.description,

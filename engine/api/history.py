@@ -16,7 +16,7 @@ from engine.api.problems import Problem
 from engine.api.services import Services
 from engine.api.timeline import attempt_of, cause_of, chosen
 from engine.runtime.history.clickhouse import Row
-from engine.runtime.history.listings import DAY_MS, DELIVERIES, MESSAGES, Asked, Listing
+from engine.runtime.history.listings import DAY_MS, DELIVERIES, FAILED, MESSAGES, Asked, Listing
 
 router = APIRouter(prefix="/v1", tags=["history"])
 
@@ -32,16 +32,29 @@ async def list_deliveries(
     services: Needed, caller: CanRead, query: Annotated[DeliveryQuery, Query()]
 ) -> Response:
     """List deliveries, newest message first; `since` and `until` are times of acceptance."""
-    tenant = caller.scope_of(query.tenant)
-    asked = query.asked(
-        tenant,
+    page = await find_deliveries(services, caller, query)
+    return answered({"data": [_delivery(row) for row in page.rows], "next": page.next})
+
+
+async def find_deliveries(services: Services, caller: Caller, query: DeliveryQuery) -> Page:
+    """Find a page of deliveries, by the columns of DELIVERIES; Problem 403 or 422."""
+    return await read_page(services, DELIVERIES, _asked(caller, query), query)
+
+
+async def find_failed(services: Services, caller: Caller, query: DeliveryQuery) -> Page:
+    """Find a page of deliveries that failed, the last to fail first; times are when they failed."""
+    failed = query.model_copy(update={"status": "failed"})
+    return await read_page(services, FAILED, _asked(caller, failed), query)
+
+
+def _asked(caller: Caller, query: DeliveryQuery) -> Asked:
+    return query.asked(
+        caller.scope_of(query.tenant),
         endpoint_id=query.endpoint,
         message_id=query.message,
         status=query.status,
         event_type=query.event_type,
     )
-    page = await read_page(services, DELIVERIES, asked, query)
-    return answered({"data": [_delivery(row) for row in page.rows], "next": page.next})
 
 
 @router.get("/deliveries/{delivery_id}", response_model=OneDelivery)

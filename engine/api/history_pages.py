@@ -13,7 +13,7 @@ from typing import Annotated
 import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from engine.api.problems import FieldError, wrong
+from engine.api.problems import FieldError, Problem, wrong
 from engine.runtime.history.clickhouse import Row
 from engine.runtime.history.listings import UNTIL_MAX, Asked, Key, Listing
 
@@ -59,9 +59,16 @@ class PageQuery(BaseModel):
     cursor: Annotated[str, Field(max_length=_CURSOR_MAX)] | None = None
 
     def asked(self, tenant: str | None, **values: str | None) -> Asked:
-        """Of one tenant or of all, and by the values that were given."""
+        """Of one tenant or of all, and by the values that were given; Problem 422 for times out of order."""
+        if self.since > self.until:
+            raise out_of_order()
         given = {"tenant": tenant, **values}
         return Asked({n: v for n, v in given.items() if v is not None}, self.since, self.until)
+
+
+def out_of_order() -> Problem:
+    """422: a range ends before it begins."""
+    return wrong(FieldError("since", "must be before until"), FieldError("until", "must be later than since"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from engine.api.auth import Caller, IsAdmin, Needed, require
 from engine.api.bodies import StrictRoute
 from engine.api.history_pages import Moment
-from engine.api.ids import IdempotencyKey, base, origin, used_before
+from engine.api.ids import IdempotencyKey, base, claim, origin, text_of, used_before
 from engine.api.models import Description, Input, Tenant
 from engine.api.pages import Cursor, Limit, Place, page
 from engine.api.problems import FieldError, Problem, wrong
@@ -72,9 +72,10 @@ async def create_key(
     key = f"hl_{made.key_id()}_{secrets.token_urlsafe(_SECRET_BYTES)}"
     made_by = base(services, caller, made, tenant)
     command = CreateKey(*made_by, made.key_id(), *_chosen(services, given, sha256(key.encode()).digest()))
+    claim(services, made, [text_of(_wanted(command))])
     fact = await services.control.ask_directory(command)
     if not isinstance(fact, KeyCreated) or _wanted(fact) != _wanted(command):
-        raise used_before()
+        raise used_before(services, made)
     shown: dict[str, Any] = {"key": key} if fact.digest == command.digest else {}
     return NewKeyAnswer(**_answer(key_after(None, fact)).model_dump(), **shown)
 

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import orjson
 from fastapi import APIRouter, Request, Response
 
 from engine.api import bodies, timeline
 from engine.api.auth import Caller, CanPublish, CanRead, Needed
-from engine.api.ids import IdempotencyKey, origin
-from engine.api.models import BATCH_MAX, Accepted, BatchAnswer, MessageAnswer, MessageBatch, MessageInput
+from engine.api.ids import IdempotencyKey, claim, origin, text_of
+from engine.api.models import (
+    BATCH_MAX,
+    Accepted,
+    BatchAnswer,
+    MessageAnswer,
+    MessageBatch,
+    MessageInput,
+)
 from engine.api.payloads import Place, Published
 from engine.api.problems import FieldError, Problem, wrong
 from engine.api.services import Services
@@ -22,9 +30,11 @@ from engine.core.routing import message_key, partition_of
 from engine.core.submission import RefusedError, check_fields, read_message
 from engine.ports import Output
 from engine.runtime.configuration.payload_schema import broken
+from engine.runtime.history.clickhouse import Timeline
 from schemas import headers
 
 _ITEMS_AT_ONCE = 100
+_TENANTS_SHOWN = 5
 router = APIRouter(prefix="/v1/messages", tags=["messages"])
 
 
@@ -41,6 +51,7 @@ async def publish_message(
     found = await bodies.members(request, 1)
     made = origin(caller, "POST /v1/messages", idempotency_key)
     message = _message(services, caller, found, made.message_id())
+    claim(services, made, _said(message))
     output = _output(services, message)
     _remember(services, message, output, await services.publisher.publish(output))
     return _json({"id": message.id}, 202)
@@ -64,6 +75,9 @@ async def publish_batch(
         messages.append(_item(services, caller, item, made.message_id(n)))
         if n % _ITEMS_AT_ONCE == 0:
             await asyncio.sleep(0)  # a large batch must not hold up single messages
+    sound = [each for each in messages if isinstance(each, MessagePublished)]
+    if len(sound) == len(messages):  # else it may come again under its key, with what was refused mended
+        claim(services, made, (part for message in sound for part in _said(message)))
     results = await _publish_all(services, messages)
     accepted = all(result["status"] == 202 for result in results)
     return _json({"data": results}, 202 if accepted else 207)
@@ -74,20 +88,54 @@ async def get_message(
     message_id: str, services: Needed, caller: CanRead, tenant: str | None = None
 ) -> Response:
     """Show a message with its payload and timeline: each delivery, each attempt, each decision."""
-    wanted = caller.scope_of(tenant) or ""
-    told = await asyncio.to_thread(services.history.timeline, message_id, wanted)
+    found = await story_of(services, message_id, caller.scope_of(tenant) or "")
+    if found.told is None:
+        assert found.published is not None
+        return _json(timeline.not_yet(found.published), 200)
+    return _json(timeline.answer(found.told, found.published), 200)
+
+
+class Story(NamedTuple):
+    """What is known of a message; at least one of the two is there.
+
+    `told` is None until the history has it, `published` once the log has let go of it.
+    """
+
+    told: Timeline | None
+    published: Published | None
+
+
+async def story_of(services: Services, message_id: str, tenant: str) -> Story:
+    """Find a message and all that has happened to it; Problem 404.
+
+    Without a tenant it is looked for among all of them: Problem 422 if several have one of this id.
+    """
+    if not tenant:
+        await _check_only_one(services, message_id)
+    told = await asyncio.to_thread(services.history.timeline, message_id, tenant)
     if told is None:
-        return _json(timeline.not_yet(await _lately(services, message_id, wanted)), 200)
+        return Story(None, await _lately(services, message_id, tenant))
     at = ("messages", int(str(told.message["topic_partition"])))
     offset = int(str(told.message["topic_offset"]))
     published = await asyncio.to_thread(services.payloads.read, at, offset)
-    return _json(timeline.answer(told, published), 200)
+    return Story(told, timeline.same(told.message, published))
+
+
+async def _check_only_one(services: Services, message_id: str) -> None:
+    """Problem 422 if several tenants have a message of this id, and so none was asked for."""
+    found = set(await asyncio.to_thread(services.history.tenants_of, message_id))
+    found |= services.lately.tenants(message_id.encode())
+    if len(found) > 1:
+        named = ", ".join(repr(each) for each in sorted(found)[:_TENANTS_SHOWN])
+        raise wrong(
+            FieldError("tenant", f"several tenants have a message {message_id!r}: name one ({named}, …)")
+        )
 
 
 async def _lately(services: Services, message_id: str, tenant: str) -> Published:
     """Return a message that this process has accepted and the history doesn't have yet; Problem 404."""
-    place = services.lately.get(message_id.encode())
-    if place is not None and tenant in ("", place.tenant):
+    place = services.lately.get(message_id.encode(), tenant)
+    if place is not None:
         at = ("messages", place.partition)
         published = await asyncio.to_thread(services.payloads.read, at, place.offset)
         if published is not None:
@@ -170,6 +218,11 @@ def _message(services: Services, caller: Caller, found: Mapping[str, Part], new_
     if (against := broken(services.configuration.event_types, unknown, message)) is not None:
         raise _refused(RefusedError(against.path, against.rule))
     return message
+
+
+def _said(message: MessagePublished) -> tuple[bytes, bytes]:
+    """What two messages under one Idempotency-Key must share."""
+    return text_of((message.tenant, message.id, message.event_type, message.ordering_key)), message.payload
 
 
 def _refused(error: RefusedError) -> Problem:

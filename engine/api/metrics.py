@@ -45,9 +45,15 @@ class Counted:
 
 def _count(scope: Scope, status: int, seconds: float) -> None:
     method = scope["method"] if scope["method"] in _METHODS else "other"
-    route = getattr(scope.get("route"), "path", _NO_ROUTE)
+    route = _route(scope)
     telemetry.API_REQUESTS.labels(method, route, f"{status // 100}xx").inc()
     telemetry.API_SECONDS.labels(method, route).observe(seconds)
+
+
+def _route(scope: Scope) -> str:
+    """The route's whole path, that of what it is mounted below included."""
+    path, mounted_at = getattr(scope.get("route"), "path", _NO_ROUTE), scope.get("root_path", "")
+    return path if path.startswith(mounted_at) else f"{mounted_at}{path}"
 
 
 async def of_programs(programs: Iterable[str]) -> str:

@@ -22,11 +22,15 @@ from engine.core.lane import RATE_MIN
 from engine.core.template import RESERVED_HEADERS
 
 HEADERS_MAX = 20
+HEADER_MASK = "********"
+"""What answers show instead of a header's value, which may be a credential."""
 HEADER_VALUE_MAX = 4_096
 EVENT_TYPES_MAX = 200
 RETRIES_MAX = 50
 RETRY_DELAY_MAX_US = 30 * 86_400 * 1_000_000
 BATCH_MAX = 1_000
+DOT_SEGMENTS = (".", "..")
+NO_DOTS = "must not be . or .., which no URL can name"
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 _VALUE = re.compile(r"[!-~](?:[ -~\t]*[!-~])?")
@@ -35,6 +39,8 @@ _VALUE = re.compile(r"[!-~](?:[ -~\t]*[!-~])?")
 def _printable(text: str) -> str:
     if not text.isprintable() or text != text.strip():
         raise ValueError("must be printable, without spaces at its ends")
+    if text in DOT_SEGMENTS:
+        raise ValueError(NO_DOTS)
     return text
 
 
@@ -71,6 +77,11 @@ def _check_header(name: str, value: str) -> None:
         raise ValueError(f"{name!r} is no header name: use letters, digits and hyphens")
     if name.lower() in RESERVED_HEADERS or name.lower().startswith("webhook-"):
         raise ValueError(f"{name} is set by hooklog or the HTTP client and cannot be chosen")
+    if value == HEADER_MASK:
+        raise ValueError(
+            f"the value of {name} is what answers show instead of one: give the value itself, "
+            "or leave headers out, and they stay as they are"
+        )
     if len(value) > HEADER_VALUE_MAX or not (value == "" or _VALUE.fullmatch(value)):
         raise ValueError(
             f"the value of {name} must be printable ASCII, at most {HEADER_VALUE_MAX} characters, "
@@ -109,7 +120,9 @@ class EndpointInput(Input):
     event_types: EventTypes | None = Field(None, description="Types, prefixes such as room.*; null: all.")
     profile: str = "standard"
     secret: SecretStr | None = Field(None, description="Generated if left out.")
-    headers: Headers = Field(default_factory=dict, description="Sent with each request.")
+    headers: Headers = Field(
+        default_factory=dict, description="Sent with each request; answers mask their values."
+    )
     description: Description = ""
     retry_policy: RetryPolicy | None = Field(
         None,
@@ -154,6 +167,7 @@ class EndpointAnswer(BaseModel):
     disabled_reason: str
     created_at: str
     updated_at: str
+    version: int = Field(description="Rises with each change; also the ETag, for If-Match.")
 
 
 class CreatedAnswer(EndpointAnswer):

@@ -11,8 +11,8 @@ from pydantic import BaseModel, Field
 from engine.api.auth import Caller, CanManage, CanRead, Needed
 from engine.api.bodies import StrictRoute
 from engine.api.endpoints import known
-from engine.api.history_pages import Moment
-from engine.api.ids import IdempotencyKey, Origin, base, origin, used_before
+from engine.api.history_pages import Moment, out_of_order
+from engine.api.ids import IdempotencyKey, Origin, base, claim, origin, text_of, used_before
 from engine.api.models import EventTypes, Input, RateLimit, Tenant
 from engine.api.pages import Cursor, Limit, Place, page
 from engine.api.problems import FieldError, Problem, wrong
@@ -28,6 +28,7 @@ from engine.runtime.replaying.surveying import Surveying, frozen_ends
 _COUNTING = asyncio.Semaphore(2)
 """Dry runs at once: each holds a thread for up to `DRY_RUN_S`, and the history needs the others."""
 router = APIRouter(prefix="/v1/replays", tags=["replays"], route_class=StrictRoute)
+ROUTE = "POST /v1/replays"
 DRY_RUN_S = 60.0
 _MS = 1_000
 _POLL_S = 0.1
@@ -96,22 +97,30 @@ async def start_replay(
     idempotency_key: IdempotencyKey = None,
 ) -> ReplayAnswer | DryRunAnswer:
     """Deliver again what was accepted in a range; with `dry_run` count it, which answers 200."""
-    made = origin(caller, "POST /v1/replays", idempotency_key)
-    endpoints, command = _command(services, (caller, made), given)
+    made = origin(caller, ROUTE, idempotency_key)
+    return await start(services, (caller, made), given, response)
+
+
+async def start(
+    services: Services, by: tuple[Caller, Origin], given: ReplayInput, response: Response
+) -> ReplayAnswer | DryRunAnswer:
+    """Start a replay, or count what it would do; Problem 403, 404, 409, 422 or 503."""
+    endpoints, command = _command(services, by, given)
     if not any(endpoint.enabled for endpoint in endpoints):
         raise Problem(409, "there is nobody to deliver to: no such endpoint is enabled")
     if given.dry_run:
         response.status_code = 200
         async with _COUNTING:
             return await asyncio.to_thread(_dry_run, services.context, endpoints, command)
+    claim(services, by[1], [text_of(given)])
     replays = services.configuration.replays
     replay = replays.get(command.replay_id)
     if replay is None:
         replay = await services.control.ask_replayer(command, lambda: replays.get(command.replay_id))
     if not _is_same(replay, command):
-        raise used_before()
+        raise used_before(services, by[1])
     response.headers["Location"] = f"{router.prefix}/{replay.id}"
-    return _answer(replay)
+    return answer_of(replay)
 
 
 @router.get("", response_model=ReplayList)
@@ -123,16 +132,21 @@ async def list_replays(
     cursor: Cursor = None,
 ) -> ReplayList:
     """List replays, oldest first; one that ended is shown for 30 days at least."""
-    wanted = caller.scope_of(tenant)
-    found = [r for r in list(services.configuration.replays.values()) if wanted in (None, r.tenant)]
+    found = seen_by(services, caller, tenant)
     rows, following = page(found, lambda replay: Place(replay.started_at, replay.id), limit, cursor)
-    return ReplayList(data=[_answer(replay) for replay in rows], next=following)
+    return ReplayList(data=[answer_of(replay) for replay in rows], next=following)
+
+
+def seen_by(services: Services, caller: Caller, tenant: str | None) -> list[Replay]:
+    """Find the replays of a tenant, or of all that the caller sees; Problem 403."""
+    wanted = caller.scope_of(tenant)
+    return [r for r in list(services.configuration.replays.values()) if wanted in (None, r.tenant)]
 
 
 @router.get("/{replay_id}", response_model=ReplayAnswer)
 async def get_replay(replay_id: str, services: Needed, caller: CanRead) -> ReplayAnswer:
     """Show a replay and how far it is."""
-    return _answer(_known(services, caller, replay_id))
+    return answer_of(_known(services, caller, replay_id))
 
 
 @router.post("/{replay_id}/cancel", response_model=ReplayAnswer)
@@ -145,9 +159,10 @@ async def cancel_replay(
         raise Problem(409, f"replay {replay_id!r} has ended already")
     if replay.status == "running":
         made = origin(caller, f"POST /v1/replays/{replay_id}/cancel", idempotency_key)
+        claim(services, made)
         command = CancelReplay(*base(services, caller, made, replay.tenant), replay_id)
         replay = await services.control.ask_replayer(command, lambda: _ended(services, replay_id))
-    return _answer(replay)
+    return answer_of(replay)
 
 
 def _ended(services: Services, replay_id: str) -> Replay | None:
@@ -177,9 +192,7 @@ def _command(
         raise wrong(FieldError("tenant", "name a tenant or an endpoint"))
     else:
         endpoints = list(services.configuration.of_tenant(tenant).values())
-    until = 0 if given.until is None else given.until * _MS
-    if until and until <= given.since * _MS:
-        raise wrong(FieldError("until", "must be later than since"))
+    until = _checked_until(services, given)
     return endpoints, StartReplay(
         *base(services, caller, made, tenant),
         "rpl_" + made.command_id().removeprefix("cmd_"),
@@ -190,6 +203,15 @@ def _command(
         tuple(given.event_types or ()),
         given.rate or 0.0,
     )
+
+
+def _checked_until(services: Services, given: ReplayInput) -> int:
+    """Return the end in microseconds, 0 for now; Problem 422 if nothing can be between."""
+    if given.until is not None and given.until <= given.since:
+        raise out_of_order()
+    if given.since * _MS > services.context.clock.now():
+        raise wrong(FieldError("since", "must not be in the future"))
+    return 0 if given.until is None else given.until * _MS
 
 
 def _is_same(replay: Replay, command: StartReplay) -> bool:
@@ -237,7 +259,8 @@ def _surveyed(context: Context, survey: Survey) -> Survey:
     return survey
 
 
-def _answer(replay: Replay) -> ReplayAnswer:
+def answer_of(replay: Replay) -> ReplayAnswer:
+    """Show a replay and how far it is."""
     return ReplayAnswer(
         id=replay.id,
         tenant=replay.tenant,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import datetime
 
 from fastapi import APIRouter
@@ -11,7 +12,7 @@ from pydantic import BaseModel
 from engine.api.auth import Caller, CanManage, Needed
 from engine.api.endpoints import known
 from engine.api.history import known_delivery
-from engine.api.ids import IdempotencyKey, Origin, base, origin
+from engine.api.ids import IdempotencyKey, Origin, base, claim, origin
 from engine.api.problems import Problem
 from engine.api.services import Services
 from engine.core.replay import Resend, resent_id
@@ -20,6 +21,12 @@ from engine.runtime.replaying.originals import GONE
 
 router = APIRouter(prefix="/v1/deliveries", tags=["history"])
 _TEST = "cmd_"
+What = tuple[str, tuple[int, int]]
+"""An endpoint, and where the message is that it was to get."""
+_MADE_SINCE = """SELECT endpoint_id, topic_partition, topic_offset, min(status) AS best FROM deliveries FINAL
+WHERE ({tenant:String} = '' OR tenant = {tenant:String}) AND endpoint_id IN {endpoints:Array(String)}
+AND message_id IN {messages:Array(String)} AND status IN ('delivered', 'pending')
+GROUP BY endpoint_id, topic_partition, topic_offset"""  # the best: delivered is before pending
 
 
 class ResentAnswer(BaseModel):
@@ -36,6 +43,7 @@ async def resend_delivery(
     """Make a delivery again, by the endpoint's whole retry policy; 410 if its body is past retention."""
     found = await known_delivery(services, caller, delivery_id)
     made = origin(caller, f"POST /v1/deliveries/{delivery_id}/resend", idempotency_key)
+    claim(services, made)
     return ResentAnswer(id=await resend(services, (caller, made), found), origin=delivery_id)
 
 
@@ -68,3 +76,27 @@ def _command(services: Services, by: tuple[Caller, Origin], delivery: Row) -> Re
         int(str(delivery["topic_offset"])),
         int(updated_at.timestamp() * 1_000_000) if delivery["status"] == "failed" else 0,
     )
+
+
+def made_since(services: Services, tenant: str, rows: Sequence[Row]) -> dict[What, str]:
+    """What a retry or a replay has delivered since these failed, or is on its way, and which of the two.
+
+    `tenant` "": of any. Blocks; UnavailableError.
+    """
+    asked = {
+        "tenant": tenant,
+        "endpoints": sorted({str(row["endpoint_id"]) for row in rows}),
+        "messages": sorted({str(row["message_id"]) for row in rows}),
+    }
+    found = services.history.rows(_MADE_SINCE, asked) if rows else []
+    return {what_of(row): str(row["best"]) for row in found}
+
+
+def what_of(row: Row) -> What:
+    """What a delivery is of."""
+    return str(row["endpoint_id"]), place_of(row)
+
+
+def place_of(row: Row) -> tuple[int, int]:
+    """Where a delivery's message is: partition and offset."""
+    return int(str(row["topic_partition"])), int(str(row["topic_offset"]))

@@ -10,12 +10,13 @@ from pydantic import BaseModel, Field, SecretStr
 
 from engine.api.auth import Caller, CanManage, Needed
 from engine.api.bodies import StrictRoute
+from engine.api.endpoint_rules import sealing
 from engine.api.endpoints import about, known
-from engine.api.ids import IdempotencyKey, Origin, origin
+from engine.api.ids import IdempotencyKey, Origin, claim, origin, text_of, used_before
 from engine.api.models import Input
 from engine.api.problems import FieldError, Problem, wrong
 from engine.api.services import Services
-from engine.core.change import RotateSecret
+from engine.core.change import RotateSecret, SecretRotated
 from engine.core.endpoint import Endpoint
 from engine.core.profile import Profile, check_secret, generate_secret, rfc3339
 
@@ -52,10 +53,25 @@ async def rotate_secret(
     endpoint = known(services, caller, endpoint_id)
     made = origin(caller, f"POST /v1/endpoints/{endpoint_id}/rotate-secret", idempotency_key)
     command, clear = _rotation(services, (caller, made), endpoint, given or RotationInput())
-    is_repeat = services.control.was_decided(command.command_id)
+    chosen = _chosen_text(given)
+    claim(services, made, [text_of(command.overlap_us), *([] if chosen is None else [chosen.encode()])])
+    is_repeat = services.control.fact_of(command.command_id) is not None
     changed = await services.control.ask(command)
     await services.control.secret_of(changed)  # once the data key is here, all of them open
+    if not _is_same(services, command, chosen):
+        raise used_before(services, made)
     return _answer(services, changed, None if is_repeat else clear)
+
+
+def _is_same(services: Services, command: RotateSecret, chosen: str | None) -> bool:
+    """Whether the rotation that a command led to, maybe long ago, is the one that is asked for."""
+    fact = services.control.fact_of(command.command_id)
+    if not isinstance(fact, SecretRotated):
+        return True  # of an older control group, or forgotten: only that it was decided is known
+    if fact.overlap_us != command.overlap_us:
+        return False
+    opened = services.configuration.keyring.open(fact.tenant, fact.endpoint_id, fact.secret)
+    return chosen is None or opened == chosen
 
 
 def _rotation(
@@ -66,19 +82,24 @@ def _rotation(
     if profile is None:
         raise Problem(409, f"this API does not know the endpoint's profile {endpoint.settings.profile!r}")
     overlap_us = _overlap_us(profile, given.overlap_seconds)
-    clear = _chosen(profile, given.secret) or generate_secret(profile, os.urandom(32))
-    sealed = services.configuration.keyring.seal_command(endpoint.tenant, endpoint.id, 0, clear)
+    clear = _chosen(profile, _chosen_text(given)) or generate_secret(profile, os.urandom(32))
+    with sealing():
+        sealed = services.configuration.keyring.seal_command(endpoint.tenant, endpoint.id, 0, clear)
     return RotateSecret(*about(services, *by, endpoint), sealed, overlap_us), clear
 
 
-def _chosen(profile: Profile, secret: SecretStr | None) -> str | None:
+def _chosen_text(given: RotationInput | None) -> str | None:
+    return None if given is None or given.secret is None else given.secret.get_secret_value()
+
+
+def _chosen(profile: Profile, secret: str | None) -> str | None:
     if secret is None:
         return None
     try:
-        check_secret(profile, secret.get_secret_value())
+        check_secret(profile, secret)
     except ValueError as error:
         raise wrong(FieldError("secret", str(error))) from None
-    return secret.get_secret_value()
+    return secret
 
 
 def _overlap_us(profile: Profile, seconds: int | None) -> int:

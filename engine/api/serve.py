@@ -22,6 +22,8 @@ from engine.runtime.settings import Settings
 
 _DRAIN_S = 10
 _KEEP_ALIVE_S = 30
+_HISTORY_S = 15
+"""How long people wait for ClickHouse; groups are more patient."""
 _LOG = telemetry.logger("api")
 
 
@@ -33,7 +35,7 @@ def serve(settings: Settings) -> None:
 
 
 async def _serve(context: Context) -> None:
-    history = History(partial(connect, context.settings))
+    history = History(partial(connect, context.settings, _HISTORY_S))
     async with started(context, history) as services:
         server = _server(services)
         gc.collect()

@@ -8,10 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from hashlib import sha256
+from weakref import WeakValueDictionary
 
 from engine.api.control import DECIDED_WITHIN_S, Control
-from engine.api.payloads import Payloads, Place
+from engine.api.payloads import Lately, Payloads
 from engine.api.publisher import Publisher
+from engine.core.change import REMEMBERED_US
 from engine.core.recent import Recent
 from engine.runtime.configuration.vault import Keyring
 from engine.runtime.configuration.views import Configuration
@@ -23,6 +25,11 @@ from engine.runtime.settings import SettingsError
 
 _LATELY_US = 600_000_000
 _LATELY_MAX = 20_000
+_CLAIMED_MAX = 100_000
+"""Idempotency-Keys that are remembered at most: some 20 MB."""
+
+_ASKING_MAX = 64
+"""Threads that may wait at once, for ClickHouse above all: one that hangs must not hold up other routes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +42,11 @@ class Services:
     control: Control
     payloads: Payloads
     originals: Originals
-    lately: Recent[Place]
-    """Where messages accepted by this process are on the log, by id, until the history has them."""
+    lately: Lately
+    claimed: Recent[bytes]
+    """What Idempotency-Keys were used for by this process in the last day."""
+    changing: WeakValueDictionary[str, asyncio.Lock]
+    """Who changes an endpoint's settings here, by id: at once they would refuse each other."""
     history: History
     circuits: Circuits
     admin_digest: bytes
@@ -59,6 +69,7 @@ async def started(
     keyring = Keyring(context.vault)
     configuration = Configuration(context.codec, keyring)
     loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(_ASKING_MAX, "ask"))
     await asyncio.to_thread(_warm, context)
     publisher = Publisher(await asyncio.to_thread(context.log.producer))
     control = Control(context, configuration, publisher, limit_s)
@@ -67,7 +78,8 @@ async def started(
     payloads = readers.enter_context(closing(Payloads(context.log, context.codec)))
     originals = readers.enter_context(closing(Originals(context.log, context.codec)))
     circuits = readers.enter_context(closing(Circuits(context.log, context.codec)))
-    lately: Recent[Place] = Recent(_LATELY_US, _LATELY_MAX)
+    lately = Lately(_LATELY_US, _LATELY_MAX)
+    claimed: Recent[bytes] = Recent(REMEMBERED_US, _CLAIMED_MAX)
     steps = (publisher.run, control.follow_changes, control.follow_configuration)
     pool = ThreadPoolExecutor(len(steps), "api")
     threads = [loop.run_in_executor(pool, step) for step in steps]
@@ -80,6 +92,8 @@ async def started(
             payloads,
             originals,
             lately,
+            claimed,
+            WeakValueDictionary(),
             history,
             circuits,
             digest,

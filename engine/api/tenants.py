@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from engine.api.auth import CanRead, IsPlatformAdmin, Needed
 from engine.api.bodies import StrictRoute
-from engine.api.ids import IdempotencyKey, base, origin, used_before
+from engine.api.ids import IdempotencyKey, base, claim, origin, text_of, used_before
 from engine.api.models import Input, readable
 from engine.api.models import Tenant as TenantId
 from engine.api.pages import Cursor, Limit, Place, page
@@ -49,10 +49,11 @@ async def create_tenant(
 ) -> TenantAnswer:
     """Create a tenant; its first endpoint would do so too."""
     made = origin(caller, "POST /v1/tenants", idempotency_key)
+    claim(services, made, [text_of(given)])
     command = CreateTenant(*base(services, caller, made, given.id), given.name)
     fact = await services.control.ask_directory(command)
     if not isinstance(fact, TenantCreated) or (fact.tenant, fact.name) != (given.id, given.name):
-        raise used_before()
+        raise used_before(services, made)
     return _answer(tenant_after(None, fact))
 
 

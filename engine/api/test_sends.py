@@ -8,10 +8,10 @@ from typing import Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from engine.api.auth import CanManage, Needed
+from engine.api.auth import Caller, CanManage, Needed
 from engine.api.bodies import StrictRoute
 from engine.api.endpoints import about, known
-from engine.api.ids import IdempotencyKey, origin
+from engine.api.ids import IdempotencyKey, claim, origin, used_before
 from engine.api.models import Input
 from engine.api.problems import FieldError, Problem, wrong
 from engine.api.services import Services
@@ -60,15 +60,8 @@ async def try_endpoint(
     idempotency_key: IdempotencyKey = None,
 ) -> TrialAnswer:
     """Send one signed request, even to a disabled endpoint, and wait for the answer; it is not retried."""
-    endpoint = known(services, caller, endpoint_id)
     event_type = (given or TrialInput(event_type=PING)).event_type
-    made = origin(caller, f"POST /v1/endpoints/{endpoint_id}/test", idempotency_key)
-    now = services.context.clock.now()
-    made_by = about(services, caller, made, endpoint)
-    command = SendTest(*made_by, event_type, _payload(services, endpoint, event_type))
-    attempt = await _attempted(services, command, now - _REPEATED_US if made.is_repeatable else 0)
-    if attempt.outcome == "none":
-        raise Problem(409, f"no request was made: {attempt.reason or attempt.error_class}")
+    _, attempt = await tried(services, caller, endpoint_id, event_type, idempotency_key)
     return TrialAnswer(
         status="success" if attempt.outcome == "success" else "failure",
         http_status=attempt.status_code or None,
@@ -76,6 +69,24 @@ async def try_endpoint(
         error_class=attempt.error_class or None,
         delivery_id=attempt.delivery_id,
     )
+
+
+async def tried(
+    services: Services, caller: Caller, endpoint_id: str, event_type: str, key: str | None
+) -> tuple[SendTest, AttemptFinished]:
+    """Send it and wait: (what was asked for, the attempt); Problem 404, 409, 422 or 503."""
+    endpoint = known(services, caller, endpoint_id)
+    made = origin(caller, f"POST /v1/endpoints/{endpoint_id}/test", key)
+    now = services.context.clock.now()
+    made_by = about(services, caller, made, endpoint)
+    command = SendTest(*made_by, event_type, _payload(services, endpoint, event_type))
+    claim(services, made, [command.event_type.encode()])
+    attempt = await _attempted(services, command, now - _REPEATED_US if made.is_repeatable else 0)
+    if attempt.event_type != command.event_type:
+        raise used_before(services, made)
+    if attempt.outcome == "none":
+        raise Problem(409, f"no request was made: {attempt.reason or attempt.error_class}")
+    return command, attempt
 
 
 def _payload(services: Services, endpoint: Endpoint, event_type: str) -> bytes:

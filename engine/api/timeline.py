@@ -28,7 +28,7 @@ def answer(told: Timeline, published: Published | None) -> dict[str, object]:
     return {
         "id": message["message_id"],
         **chosen(message, ("tenant", "event_type", "accepted_at", "bytes")),
-        **_payload(message, published),
+        **({} if published is None else {"payload": _fragment(published.message)}),
         "deliveries": [
             {
                 "id": delivery["delivery_id"],
@@ -66,12 +66,12 @@ def not_yet(published: Published) -> dict[str, object]:
     }
 
 
-def _payload(message: Row, published: Published | None) -> dict[str, object]:
-    """Nothing if the coordinates are another message's: topics may have been made anew."""
+def same(message: Row, published: Published | None) -> Published | None:
+    """What was read at a message's coordinates, unless it is another's: topics may have been made anew."""
+    if published is None:
+        return None
     wanted = (message["tenant"], message["message_id"])
-    if published is None or (published.message.tenant, published.message.id) != wanted:
-        return {}
-    return {"payload": _fragment(published.message)}
+    return published if (published.message.tenant, published.message.id) == wanted else None
 
 
 def _fragment(message: MessagePublished) -> orjson.Fragment:

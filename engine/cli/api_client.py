@@ -31,7 +31,13 @@ class Answer:
 
 def path(*parts: str) -> str:
     """`("endpoints", "a/b")` -> `/v1/endpoints/a%2Fb`."""
-    return "/".join(("/v1", *(quote(part, safe="") for part in parts)))
+    return "/".join(("/v1", *map(_segment, parts)))
+
+
+def _segment(part: str) -> str:
+    """Quote an id; one that is . or .. would otherwise be taken for a step in the path."""
+    quoted = quote(part, safe="")
+    return quoted.replace(".", "%2E") if part in (".", "..") else quoted
 
 
 def ask(
@@ -54,7 +60,7 @@ def ask(
     found = _json(answer)
     if not answer.is_success:
         status = UNREACHABLE if answer.status_code == 503 else FAILED
-        raise CommandError(_told(answer, found), status)
+        raise CommandError(_told(answer, found), status, found)
     return Answer(answer.content or b"{}", found)
 
 
@@ -78,14 +84,30 @@ def _send(
 
 
 def api_url(settings: Settings) -> str:
-    """Where the API is: HOOKLOG_API, or where one with these settings listens."""
+    """Where the API is: HOOKLOG_API, or where one with these settings listens; CommandError."""
+    if settings.api:
+        _check_url(settings.api)
     host = "127.0.0.1" if settings.api_host in ("0.0.0.0", "::") else settings.api_host  # noqa: S104
     return settings.api.rstrip("/") or f"http://{host}:{settings.api_port}"
 
 
+def _check_url(url: str) -> None:
+    """Its value is not told: it may hold a password."""
+    from httpx import URL, InvalidURL  # noqa: PLC0415
+
+    try:
+        parsed = URL(url)
+    except InvalidURL as error:
+        raise CommandError(f"HOOKLOG_API: {error}; write a URL such as http://127.0.0.1:8080") from None
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise CommandError("HOOKLOG_API: is no URL of http or https; write one such as http://127.0.0.1:8080")
+
+
 def _key(settings: Settings) -> str:
-    for key in (settings.api_key, settings.admin_key):
+    for name, key in (("HOOKLOG_API_KEY", settings.api_key), ("HOOKLOG_ADMIN_KEY", settings.admin_key)):
         if key is not None and (text := key.get_secret_value()):
+            if not (text.isascii() and text.isprintable()):
+                raise CommandError(f"{name}: must be printable ASCII, as it is sent in a header")
             return text
     raise CommandError("no API key: set HOOKLOG_API_KEY (`hooklog dev` prints one when it is ready)")
 

@@ -69,12 +69,14 @@ def create_key(
     scope: Annotated[list[str], typer.Option(help="admin, manage, publish or read; again for more.")],
     tenant: Annotated[str | None, typer.Option(help="Tenant it is bound to; else the platform's.")] = None,
     description: Annotated[str | None, typer.Option(help="What it is for.")] = None,
-    expires_at: Annotated[str | None, typer.Option(help="RFC 3339; else never.")] = None,
+    expires_at: Annotated[
+        str | None, typer.Option(help="RFC 3339, or 30d for in 30 days; else never.")
+    ] = None,
     idempotency_key: shown.IdempotencyKey = None,
     output: Output = Format.text,
 ) -> None:
     """Create an API key; it is shown this once."""
-    ends = shown.moment(expires_at, "--expires-at")
+    ends = shown.moment_ahead(expires_at, "--expires-at")
     body = given(tenant=tenant, scopes=scope, description=description, expires_at=ends)
     shown.show_one(ask("POST", path("keys"), body, idempotency_key=idempotency_key), output)
 

@@ -1,4 +1,9 @@
-"""Expected failures end a command with one line and an exit status, anything else with a traceback."""
+"""Expected failures end a command with one line and an exit status, anything else with a traceback.
+
+With `-o json` the line is a problem document (RFC 9457), the API's own if it
+is the API that refuses. It too is on standard error: standard output only ever
+holds the answer, so that `… -o json | jq .id` cannot take an error for one.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +16,13 @@ from typer.core import TyperGroup
 FAILED = 1
 WRONG_INPUT = 2
 UNREACHABLE = 3
+JSON = "hooklog.json"
+"""In a context's `meta`: whether JSON was asked for."""
+_TITLES = {
+    FAILED: "Refused or failed",
+    WRONG_INPUT: "Wrong input or settings",
+    UNREACHABLE: "A service is unreachable",
+}
 
 # By name, since importing them would cost every command the start-up of all libraries.
 _STATUS: Mapping[str, int] = {
@@ -40,9 +52,13 @@ _STATUS: Mapping[str, int] = {
 class CommandError(Exception):
     """A command cannot do what was asked; the message says why and what to do."""
 
-    def __init__(self, message: str, status: int = WRONG_INPUT) -> None:
+    def __init__(
+        self, message: str, status: int = WRONG_INPUT, problem: Mapping[str, object] | None = None
+    ) -> None:
+        """`problem`: what the API answered."""
         super().__init__(message)
         self.status = status
+        self.problem = problem
 
 
 def status_of(error: BaseException) -> int | None:
@@ -64,5 +80,16 @@ class Commands(TyperGroup):
             status = status_of(error)
             if status is None:
                 raise
-            print(f"error: {str(error) or type(error).__name__}", file=sys.stderr)
+            print(_line(error, status, as_json=ctx.meta.get(JSON, False)), file=sys.stderr)
             raise SystemExit(status) from None
+
+
+def _line(error: Exception, status: int, *, as_json: bool) -> str:
+    """What is wrong, in words or as a problem document."""
+    import json  # noqa: PLC0415
+
+    said = str(error) or type(error).__name__
+    if not as_json:
+        return f"error: {said}"
+    known = error.problem if isinstance(error, CommandError) else None
+    return json.dumps(known or {"type": "about:blank", "title": _TITLES[status], "detail": said})

@@ -28,7 +28,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Delivers webhooks from a Kafka log: signed, retried, visible, provably complete.",
-    epilog="Exit status: 0 fine, 1 refused or failed, 2 wrong input or settings, 3 a service is unreachable.",
+    epilog="Exit status: 0 fine, 1 refused or failed, 2 wrong input or settings, 3 a service is unreachable. "
+    "With -o json an error is one line of JSON (RFC 9457) on standard error; standard output stays empty.",
 )
 app.command()(stack.dev)
 app.command()(stack.demo)

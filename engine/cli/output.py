@@ -12,6 +12,8 @@ from typing import Annotated
 
 import typer
 
+from engine.cli.errors import JSON
+
 
 class Format(StrEnum):
     """How to print."""
@@ -20,7 +22,18 @@ class Format(StrEnum):
     json = "json"
 
 
-Output = Annotated[Format, typer.Option("--output", "-o", help="text for people, json for scripts.")]
+def _noted(context: typer.Context, chosen: Format) -> Format:
+    """Errors are told as the answer would be."""
+    context.meta[JSON] = chosen is Format.json
+    return chosen
+
+
+Output = Annotated[
+    Format,
+    typer.Option(
+        "--output", "-o", help="text for people, json for scripts (errors on stderr too).", callback=_noted
+    ),
+]
 
 
 def print_json(value: object) -> None:

@@ -105,6 +105,15 @@ def moment(text: str | None, option: str) -> str | None:
     return None if text is None else rfc3339(time_of(text, option, SystemClock().now()))
 
 
+def moment_ahead(text: str | None, option: str) -> str | None:
+    """The same of a time to come, for which 30d is in 30 days."""
+    from engine.cli.times import time_ahead  # noqa: PLC0415
+    from engine.core.profile import rfc3339  # noqa: PLC0415
+    from engine.runtime.clock import SystemClock  # noqa: PLC0415
+
+    return None if text is None else rfc3339(time_ahead(text, option, SystemClock().now()))
+
+
 def _print_raw(answer: Answer) -> None:
     """As it came: what a parser would have rounded is not."""
     sys.stdout.buffer.write(answer.raw + b"\n")

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_network
@@ -30,6 +30,7 @@ from engine.runtime.settings import Settings, load_settings
 KEY = "hl_admin_for_tests"
 PARTITIONS = 2
 NOBODY = "http://127.0.0.1:9"
+LIMIT_S = 60.0
 
 
 def make_context(settings: Settings | None = None, log: MemoryLog | None = None) -> Context:
@@ -105,6 +106,20 @@ class Api:
 
         return self._runner.run(gather())
 
+    def amid(self, others: Sequence[Ask], ask: Ask, then: Callable[[], None]) -> list[httpx.Response]:
+        """One request while others wait for what only `then` lets them have; its answer comes first."""
+
+        async def play() -> list[httpx.Response]:
+            waiting = [asyncio.create_task(self._send(other)) for other in others]
+            await asyncio.sleep(0)  # they have been begun
+            try:
+                answer = await asyncio.wait_for(self._send(ask), LIMIT_S)
+            finally:
+                then()
+            return [answer, *await asyncio.gather(*waiting)]
+
+        return self._runner.run(play())
+
     async def _send(self, ask: Ask) -> httpx.Response:
         named = {"Authorization": f"Bearer {KEY}", **ask.headers}
         headers = [(name.encode(), value.encode("latin-1")) for name, value in named.items()]
@@ -126,14 +141,14 @@ def running(
     stop, is_ready = threading.Event(), threading.Event()
     group = threading.Thread(target=control.run, args=(context, stop, is_ready.set))
     group.start()
-    assert is_ready.wait(10)
+    assert is_ready.wait(LIMIT_S)
     api = Api(context, limit_s, history)
     try:
         yield api
     finally:
         api.close()
         stop.set()
-        group.join(10)
+        group.join(LIMIT_S)
 
 
 def fields(answer: httpx.Response) -> list[str]:

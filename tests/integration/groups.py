@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from confluent_kafka.admin import AdminClient
@@ -28,7 +28,7 @@ from engine.runtime.kafka.client import Cluster
 from engine.runtime.settings import Settings
 from schemas.codec import Codec
 
-LIMIT_S = 60.0
+LIMIT_S = 120.0
 TENANT = "acme"
 ENDPOINT = "ep_1"
 SECRET = "whsec_" + "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3"
@@ -89,7 +89,7 @@ class Groups:
             connection.request("GET", path)
             response = connection.getresponse()
             return response.status, response.read().decode()
-        except OSError as error:
+        except (OSError, HTTPException) as error:
             return 0, str(error)
         finally:
             connection.close()

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -24,7 +25,10 @@ from engine.runtime.history.rows import COLUMNS
 from engine.runtime.settings import load_settings
 from tests.integration.history_fixtures import Store
 
-ANSWER_S = 30
+ANSWER_S = 30.0
+IMPATIENT_S = 2.0
+"""How long who meets with silence waits: long enough for the truth, too."""
+LIMIT_S = 60.0
 
 
 class StoreProcess:
@@ -41,11 +45,11 @@ class StoreProcess:
             *("--dir", str(self._folder), "--port", str(self.port)),
         ]
         self._process = spawn(argv, self._log)
-        assert wait_until(self._answers, 30), tail(self._log)
+        assert wait_until(self._answers, LIMIT_S), tail(self._log)
 
     def stop(self) -> None:
         """Stop it in order."""
-        stop(self._process, 20)
+        stop(self._process, LIMIT_S)
 
     def kill(self) -> None:
         """SIGKILL: it is gone in the middle of whatever it does."""
@@ -182,16 +186,26 @@ def front(process: StoreProcess) -> Iterator[Front]:
 
 @pytest.fixture
 def served(front: Front) -> Iterator[Store]:
-    """A migrated database of its own, reached through the front; a request may take a second."""
+    """A migrated database of its own, reached through the front."""
     settings = load_settings(clickhouse=front.url, clickhouse_database=f"t{secrets.token_hex(4)}")
     client = connect(settings)
     migrate(client, settings)
-    history = History(partial(connect, settings, 1.0))
+    history = History(partial(connect, settings, ANSWER_S))
     yield Store(history, client, settings)
     front.be_honest()
     client.command(f"DROP DATABASE IF EXISTS {settings.clickhouse_database}", use_database=False)
     client.close()
     history.close()
+
+
+@contextmanager
+def impatient(store: Store) -> Iterator[Store]:
+    """The same store for who gives up on silence soon, until the end of the block."""
+    history = History(partial(connect, store.settings, IMPATIENT_S))
+    try:
+        yield replace(store, history=history)
+    finally:
+        history.close()
 
 
 def contents(store: Store) -> dict[str, list[Sequence[object]]]:

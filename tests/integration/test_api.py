@@ -17,6 +17,7 @@ from engine.dev.process import free_port, wait_until
 from engine.dev.supervisor import http_ready
 from tests.integration.api_fixtures import (
     KEY,
+    LIMIT_S,
     PARTITIONS,
     Api,
     Ask,
@@ -59,7 +60,7 @@ def test_an_endpoint_is_created_once_with_its_secret_and_shown_without(api: Api)
     shown = created.json()
     secret = shown.pop("secret")
     assert secret.startswith("whsec_")
-    assert {name: shown[name] for name in settings} == settings | {"retry_policy": ["1s", "250ms", "2m"]}
+    assert {name: shown[name] for name in settings} == settings | {"headers": {"X-Team": "********"}}
     got = api.ask("GET", created.headers["location"])
     assert got.json() == shown
     listed = api.ask("GET", "/v1/endpoints?tenant=acme&limit=500")
@@ -351,13 +352,13 @@ def test_the_process_serves_over_a_real_broker_and_ends_cleanly(kafka: str, pref
     url, headers = f"http://127.0.0.1:{port}", {"Authorization": f"Bearer {KEY}"}
     with subprocess.Popen([*command, "run", "api"], env=os.environ | env, stderr=subprocess.PIPE) as process:
         try:
-            assert wait_until(lambda: http_ready(f"{url}/readyz"), 30)
+            assert wait_until(lambda: http_ready(f"{url}/readyz"), LIMIT_S)
             body = {"tenant": "t", "event_type": "a", "payload": {}, "id": "one"}
-            answer = httpx.post(f"{url}/v1/messages", json=body, headers=headers)
+            answer = httpx.post(f"{url}/v1/messages", json=body, headers=headers, timeout=LIMIT_S)
             assert (answer.status_code, answer.json()) == (202, {"id": "one"})
         finally:
             process.terminate()
-            errors = process.communicate(timeout=30)[1]
+            errors = process.communicate(timeout=LIMIT_S)[1]
     assert process.returncode == 0, errors.decode()
     assert b"api.stopped" in errors
     assert KEY.encode() not in errors

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import clickhouse_connect
 import pytest
+from clickhouse_connect.driver.client import Client
 
 from engine.api.control import rejected
 from engine.api.problems import Problem
@@ -19,6 +20,7 @@ from engine.core.change import (
     DeleteEndpoint,
     DisableEndpoint,
     EndpointSettings,
+    Refusal,
     SealedSecret,
     UpdateEndpoint,
 )
@@ -26,7 +28,7 @@ from engine.core.endpoint import Endpoint, decide, reject
 from engine.ports import Acknowledged, Output, QueueFullError
 from engine.runtime.clock import SystemClock
 from engine.runtime.configuration.decisions import UNSEALABLE
-from engine.runtime.history.clickhouse import History
+from engine.runtime.history.clickhouse import History, UnavailableError
 from engine.runtime.history.rows import columns, routed_rows
 from engine.runtime.memory import MemoryLog, MemoryProducer
 from tests.integration.api_fixtures import PARTITIONS, Api, Ask, make_context, published, running
@@ -158,7 +160,7 @@ def test_a_rejection_is_answered_by_its_reason(
 
 def test_a_rejection_for_a_reason_unknown_here_is_a_conflict() -> None:
     """As a newer control group may have; its reason is told."""
-    fact = reject(DeleteEndpoint(*WHO), 2, "it is Sunday")
+    fact = replace(reject(DeleteEndpoint(*WHO), 2, Refusal("conflict", "it is Sunday")), code="sunday")
     assert (rejected(fact).status_code, rejected(fact).detail) == (409, "it is Sunday")
 
 
@@ -249,3 +251,20 @@ def test_a_message_that_nobody_published_is_a_404_that_speaks_of_patience(store:
             assert "a moment ago" in answer.json()["detail"]
     finally:
         api.close()
+
+
+def test_a_history_that_hangs_holds_up_no_other_route() -> None:
+    """Many wait for ClickHouse; what else needs a thread is answered meanwhile."""
+    released = threading.Event()
+
+    def hang() -> Client:
+        released.wait()
+        raise UnavailableError("ClickHouse does not answer")
+
+    with running(make_context(), history=History(hang)) as api:
+        endpoint = api.ask("POST", "/v1/endpoints", NEW).json()["id"]
+        replay = {"endpoint": endpoint, "since": "2026-01-01T00:00:00Z", "only": "all", "dry_run": True}
+        others = [Ask("GET", "/v1/deliveries")] * 40
+        replayed, *late = api.amid(others, Ask("POST", "/v1/replays", replay), released.set)
+        assert replayed.status_code == 200, replayed.text
+        assert [answer.status_code for answer in late] == [503] * len(others)

@@ -16,7 +16,7 @@ from engine.core.routing import delivery_id
 from engine.runtime.history.clickhouse import History
 from engine.runtime.history.rows import columns, finished_rows
 from engine.runtime.memory import MemoryLog
-from tests.integration.api_fixtures import PARTITIONS, Api, Ask, make_context, published, running
+from tests.integration.api_fixtures import LIMIT_S, PARTITIONS, Api, Ask, make_context, published, running
 from tests.integration.history_fixtures import TOPIC, Store, attempt, record
 
 T = TypeVar("T")
@@ -220,6 +220,36 @@ def test_the_failed_deliveries_of_a_bot_are_retried(told: Api, store: Store) -> 
 
 
 @pytest.mark.integration
+def test_what_was_delivered_since_is_not_sent_again(told: Api, store: Store) -> None:
+    """Nor what is on its way; what failed again is, once, from its newest failure."""
+    key = key_of(told, "again")
+    endpoint = call(told, key, "POST", {"webhook_url": URL}).json()["id"]
+    other = call(told, key, "POST", {"webhook_url": URL + "/other"}).json()["id"]
+    first = [failed(told, store, "again", endpoint, {"bot_id": "b1", "n": n}) for n in range(4)]
+    for was, status in zip(first, ("delivered", "pending", "failed"), strict=False):
+        retried(store, was, endpoint, status)
+    retried(store, first[3], other, "delivered")  # another endpoint's is no answer to this one's
+    answer = call(told, key, "POST", {"bot_id": "b1"}, RETRY)
+    assert {each["origin"] for each in answer.json()["deliveries"]} == {f"again-{first[2]}", first[3]}
+    assert len(answer.json()["deliveries"]) == 2
+
+
+def retried(store: Store, delivery: str, endpoint: str, status: str) -> None:
+    """A delivery of the same message, made a second later."""
+    names = [
+        name
+        for (name,) in store.client.query(
+            "SELECT name FROM system.columns WHERE database = currentDatabase() AND table = 'deliveries'"
+        ).result_rows
+    ]
+    made = {"delivery_id": f"'again-{delivery}'", "endpoint_id": f"'{endpoint}'", "status": f"'{status}'"}
+    made |= {"accepted_at": "accepted_at + 1", "origin": f"'{delivery}'"}
+    values = ", ".join(made.get(name, name) for name in names)
+    of_delivery = f"FROM deliveries FINAL WHERE delivery_id = '{delivery}'"
+    store.client.command(f"INSERT INTO deliveries ({', '.join(names)}) SELECT {values} {of_delivery}")
+
+
+@pytest.mark.integration
 def test_without_a_name_all_that_failed_is_replayed(told: Api) -> None:
     """A replay of the account's failures, with or without a body; 409 while nothing could be sent."""
     bodies: tuple[object, ...] = (None, {})
@@ -229,11 +259,11 @@ def test_without_a_name_all_that_failed_is_replayed(told: Api) -> None:
     group = threading.Thread(target=replayer.run, args=(told.context, stop, is_ready.set))
     group.start()
     try:
-        assert is_ready.wait(10)
+        assert is_ready.wait(LIMIT_S)
         answers = [call(told, key, "POST", body, RETRY) for body in bodies]
     finally:
         stop.set()
-        group.join(10)
+        group.join(LIMIT_S)
     started = commands(told, StartReplay)
     assert [answer.json()["replay_id"] for answer in answers] == [command.replay_id for command in started]
     assert {(c.tenant, c.endpoint_id, c.only, c.since) for c in started} == {("all", "", "failed", 0)}

@@ -22,7 +22,7 @@ from engine.runtime.kafka import KafkaLog
 from engine.runtime.kafka.client import Cluster
 from engine.runtime.kafka.reader import KafkaReader
 from engine.runtime.settings import Settings
-from tests.integration.groups import LIMIT_S, Groups, Load, loaded
+from tests.integration.groups import LIMIT_S, Groups, loaded
 
 pytestmark = pytest.mark.integration
 
@@ -61,13 +61,25 @@ def test_a_killed_broker_is_waited_for(broker: Broker, groups: Groups) -> None:
         broker.kill()
         for name in WORKING:
             groups.wait_for(name, 503, "no broker answers")
-            assert groups.probe(name, "/healthz") == (200, "alive\n")
-        assert 'hooklog_broker_up{process="router"} 0.0' in groups.probe("router", "/metrics")[1]
+            wait_for_answer(groups, name, "/healthz", "alive\n")
+        wait_for_answer(groups, "router", "/metrics", 'hooklog_broker_up{process="router"} 0.0')
         assert wait_until(lambda: "progress.lost" in groups.said("dispatcher"), LIMIT_S, 0.1)
         broker.start()
         for name in WORKING:
             groups.wait_for(name, 200)
     groups.wait_delivered()
+
+
+def wait_for_answer(groups: Groups, name: str, path: str, words: str) -> None:
+    """Wait until a probe answers 200 with these words: its process may be starting again just now."""
+    said = (0, "")
+
+    def answers() -> bool:
+        nonlocal said
+        said = groups.probe(name, path)
+        return said[0] == 200 and words in said[1]
+
+    assert wait_until(answers, LIMIT_S, 0.1), said
 
 
 def wait_for_work(groups: Groups) -> None:
@@ -138,10 +150,10 @@ def test_refused_writes_are_told_and_repeated(tmp_path: Path) -> None:
             return "no output acknowledged for" in log.state().trouble
 
         assert wait_until(refused, LIMIT_S)
-        assert log.answers()
+        assert wait_until(log.answers, LIMIT_S)
         second.start()
         assert producer.flush(LIMIT_S)
-        assert log.state().trouble == ""
+        assert wait_until(lambda: log.state().trouble == "", LIMIT_S), log.state().trouble
         reader = KafkaReader(Cluster.of(settings))
         values = [int(record.value or b"") for record in reader.read({("deliveries", 0): 0})]
         reader.close()
@@ -155,6 +167,7 @@ def numbered(number: int) -> Output:
 
 def test_a_fenced_control_starts_again(groups: Groups) -> None:
     """Its transactional name is taken: it halts at its next command, says why, and decides it then."""
+    groups.wait_for("control", 200)
     before = groups.supervisor.pids()["control"]
     groups.log.transactions("control-0")
     groups.create_endpoint("http://127.0.0.1:9/never", "ep_fenced")
@@ -177,9 +190,8 @@ def test_a_trimmed_topic_halts_its_group(groups: Groups) -> None:
     """Nothing is skipped in silence: the reason names partition and the command that would skip it."""
     groups.wait_delivered()
     groups.stop("router")
-    load = Load(groups, 200)
-    assert wait_until(lambda: load.acknowledged > 50, LIMIT_S)
-    load.stop()
+    with loaded(groups, 200) as load:
+        assert wait_until(lambda: load.acknowledged > 50, LIMIT_S)
     reader = groups.log.reader()
     messages = [("messages", n) for n in range(groups.settings.partitions)]
     ends = reader.ends(messages)
@@ -217,8 +229,7 @@ def reset(groups: Groups, offsets: Mapping[tuple[str, int], int]) -> bool:
 def test_a_deleted_topic_halts_its_group(groups: Groups) -> None:
     """It halts rather than own nothing for ever, and does not start until the topic is there."""
     groups.admin.delete_topics([PREFIX + "deliveries"])[PREFIX + "deliveries"].result(LIMIT_S)
-    load = Load(groups)
-    halted(groups, "router", f"{PREFIX}deliveries")
-    load.stop()
+    with loaded(groups):
+        halted(groups, "router", f"{PREFIX}deliveries")
     refused = f"topic {PREFIX}deliveries is missing: run `hooklog topics create`"
     assert wait_until(lambda: refused in groups.said("router"), LIMIT_S, 0.1)

@@ -100,13 +100,16 @@ def exercise(planted: Planted) -> None:
         made = planted.shown("secret", "/v1/endpoints", {"url": URL, "profile": profile}, key)
         paths.append(made.headers["location"])
         planted.shown("secret", f"{paths[-1]}/rotate-secret", {}, key)
-    chosen = {"url": URL, "secret": new_secret()}
+    own = [new_secret(), new_secret()]
+    planted.secrets += own
+    chosen = {"url": URL, "secret": new_secret(), "headers": {"X-A": own[0], "X-B": own[0]}}
     path = planted.shown("secret", "/v1/endpoints", chosen, key).headers["location"]
     planted.shown("secret", f"{path}/rotate-secret", {"secret": new_secret()}, key)
     revoked = planted.shown("key", "/v1/keys", {"scopes": ["read"]}, key).json()
     planted.ask("DELETE", f"/v1/keys/{revoked['id']}", key=key)
     planted.ask("GET", "/v1/endpoints", key=revoked["key"])
     planted.ask("PATCH", path, {"profile": "bedrud"}, key)
+    assert planted.ask("PATCH", path, {"headers": {"X-A": own[1]}}, key).status_code == 200
     err(planted, path, key)
     for route in routes(planted.api):
         ids = dict.fromkeys(route.in_path, "x") | {"endpoint_id": paths[0].rpartition("/")[2]}
@@ -126,6 +129,7 @@ def err(planted: Planted, path: str, key: str) -> None:
         {"url": URL, "profile": "nope", "secret": secret},
         {"url": URL, "secret": secret + "!"},
         {"url": URL, "secret": {"a": secret}},
+        {"url": URL, "secret": [], "headers": {"X-A": f"{secret}\n", "X B": secret, "Host": secret}},
     ):
         assert planted.ask("POST", "/v1/endpoints", body, key).status_code == 422
         assert planted.ask("POST", f"{path}/rotate-secret", body, key).status_code == 422

@@ -30,6 +30,7 @@ from engine.runtime.configuration.profiles import load_profiles
 from engine.runtime.memory import MemoryLog, MemoryProducer
 from schemas.codec import Codec, load
 
+LIMIT_S = 120.0
 COMMAND = (sys.executable, "-m", "engine.cli.main")
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 RULES = Rules("acme", "", 1_000, lambda: 7)
@@ -47,7 +48,7 @@ def hooklog(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess
         [*COMMAND, *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=LIMIT_S,
         check=False,
         env={**os.environ, **(env or {})},
     )
@@ -215,8 +216,10 @@ def test_listen_verifies_shows_and_forwards() -> None:
         listening() as (behind, second),
         listening("--secret", SECRET, "--forward-to", behind) as (url, first),
     ):
-        assert httpx.post(f"{url}/in", content=body, headers=headers).status_code == 200
-        assert httpx.post(f"{url}/in", content=body + b" ", headers=headers).status_code == 401
+        assert httpx.post(f"{url}/in", content=body, headers=headers, timeout=LIMIT_S).status_code == 200
+        assert (
+            httpx.post(f"{url}/in", content=body + b" ", headers=headers, timeout=LIMIT_S).status_code == 401
+        )
         assert first.stdout is not None
         assert second.stdout is not None
         shown = [json.loads(first.stdout.readline()) for _ in range(2)]

@@ -25,7 +25,7 @@ from engine.runtime.history.clickhouse import History
 from engine.runtime.history.migration import migrate
 from engine.runtime.history.rows import columns, finished_rows, routed_rows
 from engine.runtime.settings import load_settings
-from tests.integration.api_fixtures import KEY, make_context
+from tests.integration.api_fixtures import KEY, LIMIT_S, make_context
 from tests.integration.history_fixtures import TOPIC, attempt, batch, record, routing
 
 pytestmark = pytest.mark.integration
@@ -52,16 +52,16 @@ def served(context: Context, history: History, port: int) -> Iterator[None]:
     for started_first in (*groups, thread):
         started_first.start()
     try:
-        assert is_ready.wait(10)
-        assert wait_until(lambda: bool(servers) and servers[0].started, 10)
+        assert is_ready.wait(LIMIT_S)
+        assert wait_until(lambda: bool(servers) and servers[0].started, LIMIT_S)
         yield
     finally:
         for server in servers:
             server.should_exit = True
-        thread.join(10)
+        thread.join(LIMIT_S)
         stop.set()
         for group in groups:
-            group.join(10)
+            group.join(LIMIT_S)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,11 @@ def test_an_endpoint_lives_from_the_command_line(env: Mapping[str, str]) -> None
     made = ok(env, "endpoints", "create", URL, "--tenant", "life", *settings, "--timeout-ms", "700")
     endpoint = str(made["id"])
     assert made["event_types"] == ["room.*", "a.b"]
-    assert (made["headers"], made["retry_policy"], made["timeout_ms"]) == ({"X-Team": "blue"}, ["5s"], 700)
+    assert (made["headers"], made["retry_policy"], made["timeout_ms"]) == (
+        {"X-Team": "********"},
+        ["5s"],
+        700,
+    )
     secret = made.pop("secret")
     assert ok(env, "endpoints", "get", endpoint) == made
     assert ids(ok(env, "endpoints", "list", "--tenant", "life")) == [endpoint]
@@ -217,7 +221,7 @@ def test_replays_are_counted_started_shown_and_cancelled(env: Mapping[str, str])
     assert (shown["tenant"], shown["only"], shown["rate"]) == ("again", "missed", 10.0)
     ended = run(env, "replays", "cancel", started)
     assert ended.exit_code == (1 if "has ended" in ended.stderr else 0)
-    assert wait_until(lambda: ok(env, "replays", "get", started)["status"] != "running", 10)
+    assert wait_until(lambda: ok(env, "replays", "get", started)["status"] != "running", LIMIT_S)
 
 
 def test_a_delivery_whose_endpoint_is_gone_cannot_be_made_again(env: Mapping[str, str]) -> None:

@@ -15,6 +15,7 @@ from consumers.projector import Projector, project
 from engine.core.accounting import UNKNOWN, Account, Fact, Matched, PassedOver, State, evolve, fact_of, total
 from engine.core.model import AttemptFinished, Decision, InvalidRecord, RoutedBatch, Routing, Skipped
 from engine.core.routing import delivery_id
+from engine.dev.process import wait_until
 from engine.ports import Clock, Output, Record
 from engine.runtime.accounting.accounts import Accounts
 from engine.runtime.clock import SystemClock
@@ -41,6 +42,7 @@ pytestmark = pytest.mark.integration
 ENDPOINTS = ("ep1", "ep2")
 FOREIGN = InvalidRecord("messages", 0, 0, "payload", "", b"", b"", 0)
 PROJECTION = Projection("hooklog.")
+LIMIT_S = 60.0
 
 
 class Faulty:
@@ -285,21 +287,23 @@ def test_what_is_none_of_ours_goes_to_invalid(store: Store, value: bytes | None)
 
 
 def test_run_projects_and_stops(store: Store) -> None:
-    """The loop writes within its batch time, and a stop leaves nothing behind."""
+    """The loop writes by itself, and a stop leaves nothing uncommitted."""
     log = log_of(("routings", batch(routing(0, "ep1"))))
     stop = threading.Event()
     thread = threading.Thread(target=project, args=(log, store.history, store.settings, stop))
     thread.start()
     try:
-        deadline = SystemClock().monotonic() + 10
-        while not statuses(store) and SystemClock().monotonic() < deadline:
-            stop.wait(0.05)
+        assert wait_until(lambda: statuses(store) == [("ep1", "pending", 0)], LIMIT_S)
         log.append(Output("attempts", 0, None, CODEC.encode(attempt(0, "ep1", 1, "delivered"))))
-        stop.wait(0.3)
+        assert wait_until(lambda: statuses(store) == [("ep1", "delivered", 1)], LIMIT_S)
     finally:
         stop.set()
-        thread.join(10)
-    assert statuses(store) == [("ep1", "delivered", 1)]
+        thread.join(LIMIT_S)
+    heir = member(log, store.history, SystemClock(), store)
+    assert heir.consumer is not None
+    committed = heir.consumer.committed([("routings", 0), ("attempts", 0)])
+    assert [position.offset for position in committed.values() if position] == [1, 1]
+    heir.consumer.close()
 
 
 def test_token_names_the_records() -> None:

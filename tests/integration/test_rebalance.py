@@ -13,6 +13,8 @@ from engine.dev.process import wait_until
 from tests.integration.groups import LIMIT_S, Groups, loaded
 
 pytestmark = pytest.mark.integration
+HANDED_OVER = 3
+"""How often a dispatcher gives up all it has (one freezes, two are stopped): what is in flight may repeat."""
 
 
 @pytest.fixture(params=["classic", "consumer"])
@@ -62,7 +64,7 @@ def test_groups_scale_under_load(groups: Groups) -> None:
     groups.wait_delivered()
     assert groups.lines == []
     twice = sum(groups.attempts().values()) - load.sent
-    assert 0 <= twice <= groups.settings.endpoint_in_flight
+    assert 0 <= twice <= HANDED_OVER * groups.settings.endpoint_in_flight
 
 
 def freeze_until_missed(groups: Groups, name: str, *others: str) -> None:

@@ -24,6 +24,7 @@ from engine.dev.statement import insert_with_data, rows_format
 
 pytestmark = pytest.mark.integration
 ROWS = 10_000
+LIMIT_S = 60.0
 
 
 class Store:
@@ -37,7 +38,7 @@ class Store:
         """Start it and wait until it answers."""
         argv = [sys.executable, "-m", "engine.dev.store", "--dir", str(self.folder), "--port", str(self.port)]
         self.process = spawn(argv, self.log)
-        assert wait_until(self.answers, 20), tail(self.log)
+        assert wait_until(self.answers, LIMIT_S), tail(self.log)
 
     def answers(self) -> bool:
         """True once /ping does."""
@@ -57,7 +58,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     store = Store(tmp_path_factory.mktemp("store"))
     store.start()
     yield store
-    stop(store.process, 20)
+    stop(store.process, LIMIT_S)
 
 
 @pytest.fixture
@@ -240,29 +241,27 @@ def test_killed_store_keeps_acknowledged_rows(tmp_path: Path) -> None:
     store.start()
     with store.client() as client:
         assert client.query("SELECT count(), uniqExact(a) FROM t").first_row == (2000, 2000)
-    assert stop(store.process, 20) == 0
+    assert stop(store.process, LIMIT_S) == 0
 
 
 def test_stops_cleanly_with_a_query_running(tmp_path: Path) -> None:
     """SIGTERM lets a running query finish and be answered."""
     store = Store(tmp_path)
     store.start()
-    script = (
-        "import sys, httpx; print(httpx.post(sys.argv[1], content=b'SELECT sleep(1.5)', timeout=20).text)"
-    )
+    script = "import sys, httpx; print(httpx.post(sys.argv[1], content=b'SELECT sleep(3)', timeout=60).text)"
     argv = [sys.executable, "-c", script, f"http://127.0.0.1:{store.port}/"]
     with store.client() as client, subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as asking:
         running = "SELECT countIf(query LIKE 'SELECT sleep%') FROM system.processes"
-        assert wait_until(lambda: client.command(running) == 1, 10)
+        assert wait_until(lambda: client.command(running) == 1, LIMIT_S)
         store.process.send_signal(signal.SIGTERM)
-        assert asking.communicate(timeout=20)[0] == "0\n\n"
-    assert store.process.wait(20) == 0
+        assert asking.communicate(timeout=LIMIT_S)[0] == "0\n\n"
+    assert store.process.wait(LIMIT_S) == 0
 
 
 def test_second_store_on_one_folder(store: Store) -> None:
     """A second store on a folder says that another has it, and leaves that one alone."""
     argv = [sys.executable, "-m", "engine.dev.store", "--dir", str(store.folder), "--port", "0"]
-    second = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
+    second = subprocess.run(argv, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert second.returncode == 1
     assert "another store has" in second.stderr
     assert store.answers()
@@ -273,7 +272,7 @@ def test_port_in_use(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         argv = [sys.executable, "-m", "engine.dev.store", "--dir", str(tmp_path), "--port", port]
-        refused = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
+        refused = subprocess.run(argv, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert refused.returncode == 1
     assert port in refused.stderr
     assert "--clickhouse-port" in refused.stderr
