@@ -47,6 +47,7 @@ class Control:
     def step(self, timeout: float) -> None:
         """Decide the commands that are there, all in one transaction."""
         records = self._inputs.poll(timeout, BATCH_MAX)
+        telemetry.WINDOW_FILL.labels(GROUP).set(len(records) / BATCH_MAX)
         if self._inputs.gained:
             self._inputs.gained = False
             self._load()

@@ -318,6 +318,11 @@ def _wait(process: subprocess.Popen[bytes], end: float) -> int:
         return stop(process, _COMMAND_STOP_S) or 1
 
 
+def dashboard_line(api: str) -> str:
+    """Where to look, and how to get in."""
+    return f"dashboard: {api}/dashboard (log in with the key of the line above)"
+
+
 def run_until_stopped(stack: Stack) -> None:
     """Start, print the `ready:` line, and stop in order at SIGINT or SIGTERM, during the start too."""
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -325,6 +330,7 @@ def run_until_stopped(stack: Stack) -> None:
     try:
         with stack:
             print(stack.ready_line(), flush=True)
+            say(dashboard_line(stack.api))
             threading.Event().wait()
     except _StoppedError:
         pass

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from engine.ports import Consumer, Log, LogError, Position, Record, TopicPartition
-from engine.runtime import telemetry
+from engine.runtime.held import Held
 from schemas.codec import UnknownSchemaError
 
-_LOG = telemetry.logger("atleastonce")
 T = TypeVar("T")
 
 
@@ -34,8 +33,7 @@ class AtLeastOnce:
         self._log = log
         self._group = group
         self.next: dict[TopicPartition, int] = {}
-        self._held: set[TopicPartition] = set()
-        """Partitions that wait before a record of a newer hooklog."""
+        self._held = Held(group)
         self.gained = False
         """Set when partitions were assigned; cleared by whoever has to prepare for them."""
         self.consumer: Consumer = log.consumer(group, topics, self, patience_ms=patience_ms)
@@ -65,17 +63,8 @@ class AtLeastOnce:
 
     def hold(self, at: TopicPartition, reason: str) -> None:
         """Take nothing more of a partition: who owns it after the upgrade goes on from its commit."""
-        self._held.add(at)
+        self._held.add(at, reason)
         self.consumer.pause(at)
-        telemetry.UNKNOWN_SCHEMA.labels(self._group).inc()
-        _LOG.error(
-            "partition.held",
-            group=self._group,
-            topic=at[0],
-            partition=at[1],
-            reason=reason,
-            todo="a newer hooklog wrote this: upgrade this group, which then goes on from here",
-        )
 
     def commit(self, *, wait: bool) -> None:
         """Commit everything taken in: call it when its effects are acknowledged."""

@@ -11,6 +11,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from engine.runtime.vitals import State
 
 Answer = tuple[int, str, bytes]
+PATIENCE_S = 5.0
+"""How long whoever asks may take between two bytes: one that says nothing must not keep a thread."""
 _TEXT = "text/plain; charset=utf-8"
 
 
@@ -32,10 +34,14 @@ def _said(wrong: str, good: str) -> Answer:
     return 503 if wrong else 200, _TEXT, f"{wrong or good}\n".encode()
 
 
-def serve_probes(host: str, port: int, look: Callable[[], State]) -> ThreadingHTTPServer:
+def serve_probes(
+    host: str, port: int, look: Callable[[], State], *, patience_s: float = PATIENCE_S
+) -> ThreadingHTTPServer:
     """Answer probes on a thread of their own; port 0 takes any free one. `look` also sets the gauges."""
 
     class Handler(BaseHTTPRequestHandler):
+        timeout = patience_s
+
         def do_GET(self) -> None:
             status, kind, body = answer(self.path.partition("?")[0], look)
             self.send_response(status)

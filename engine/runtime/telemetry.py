@@ -136,10 +136,18 @@ ACCOUNTING_CHECKED = Gauge(
     "When the accounting was last checked whole, the log and ClickHouse, seconds since 1970 UTC.",
 )
 PENDING = Gauge("hooklog_deliveries_pending", "Deliveries that are neither delivered nor ended.", ["state"])
+ENDPOINTS_FAILING = Gauge(
+    "hooklog_endpoints_failing",
+    "Endpoints that failed since their last success, by what was done: nothing yet, warned, disabled.",
+    ["state"],
+)
 NOTIFICATIONS = Counter(
     "hooklog_notifications",
     "Notifications of people, by kind and by what became of them.",
     ["kind", "result"],
+)
+MAILS_WAITING = Gauge(
+    "hooklog_mails_waiting", "Notices taken in whose mail the mail server has not taken yet."
 )
 MAIL_ERRORS = Counter(
     "hooklog_mail_errors", "Mails that the mail server did not take and that are tried again."

@@ -24,7 +24,7 @@ from engine.runtime.memory import MemoryLog
 from engine.runtime.settings import Settings
 
 PARTITIONS = 2
-LIMIT_S = 30.0
+LIMIT_S = 60.0
 
 
 @pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.integration)])

@@ -26,8 +26,8 @@ from engine.runtime.settings import load_settings
 RULES = Path(__file__).parents[2] / "grafana" / "prometheus" / "recording.yml"
 TENANT = "acme"
 _SETTINGS = {"HOOKLOG_TIERS": "1s,2s,5s"}
-_READY_S = 20.0
-_SETTLED_S = 45.0
+_READY_S = 60.0
+_SETTLED_S = 120.0
 _MESSAGES, _BATCHES = 60, 4
 # Endpoints by the path of their receiver: what they are created with. Nobody listens for `dead`.
 _ENDPOINTS: Mapping[str, Mapping[str, object]] = {
@@ -121,7 +121,7 @@ def watched(folder: Path) -> Iterator[Watched]:
         prometheus = held.enter_context(_prometheus(folder, stack))
         history = History(partial(connect, load_settings(clickhouse=stack.clickhouse)))
         held.callback(history.close)
-        http = held.enter_context(httpx.Client(timeout=30, trust_env=False))
+        http = held.enter_context(httpx.Client(timeout=_READY_S, trust_env=False))
         scene = Watched(stack, prometheus, history, http)
         _happen(scene, receiver)
         yield scene

@@ -245,8 +245,8 @@ def test_the_master_key_is_changed() -> None:
     """Afterwards the new one alone opens every secret, the old one none; again, there is nothing to do."""
     with controlled(NEW) as context:
         ours = replace(context, vault=NEW)
-        report = rewrap(ours, until(20), threading.Event())
-        again = rewrap(ours, until(20), threading.Event())
+        report = rewrap(ours, until(60), threading.Event())
+        again = rewrap(ours, until(60), threading.Event())
     assert isinstance(context.log, MemoryLog)
     assert (report.rewrapped, report.current) == (2, 0)
     assert (again.rewrapped, again.current) == (0, 2)
@@ -265,7 +265,7 @@ def test_a_master_key_that_is_missing_is_named() -> None:
     with controlled(NEW) as context:
         ours = replace(context, vault=AesVault(b"n" * 32))
         with pytest.raises(SettingsError, match=f"{OLD.master_key_id}.*HOOKLOG_PREVIOUS_MASTER_KEY"):
-            rewrap(ours, until(20), threading.Event())
+            rewrap(ours, until(60), threading.Event())
     assert isinstance(context.log, MemoryLog)
     seen = seen_by(context.log)
     assert {key.master_key_id for key in seen.keyring.data_keys.values()} == {OLD.master_key_id}
@@ -274,7 +274,7 @@ def test_a_master_key_that_is_missing_is_named() -> None:
 def test_control_puts_no_wrapping_in_force_that_it_cannot_open() -> None:
     """Else all of a tenant's secrets would be lost to it."""
     with controlled(OLD) as context, pytest.raises(RewrapError, match=NOT_THE_SAME):
-        rewrap(replace(context, vault=NEW), until(20), threading.Event())
+        rewrap(replace(context, vault=NEW), until(60), threading.Event())
 
 
 def test_control_puts_no_other_key_in_force(world: World) -> None:

@@ -101,7 +101,7 @@ def serving_fastapi(app: FastAPI) -> Iterator[int]:
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        assert wait_until(lambda: server.started, 10)
+        assert wait_until(lambda: server.started, 60)
         yield server.servers[0].sockets[0].getsockname()[1]
     finally:
         server.should_exit = True

@@ -14,7 +14,7 @@ from engine.runtime.delivering.http import AiohttpSender
 
 LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-TIMEOUT_S = 5.0
+TIMEOUT_S = 30.0
 """Of requests that are answered at once; generous, because it is never waited for."""
 
 Handler = Callable[["Receiver", asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

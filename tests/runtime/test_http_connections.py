@@ -19,6 +19,7 @@ from engine.core.model import Answer
 from engine.runtime.delivering.http import AiohttpSender, guarded_socket
 from tests.runtime.receiver import (
     OK,
+    TIMEOUT_S,
     Handler,
     Receiver,
     exchange,
@@ -235,6 +236,10 @@ def test_the_connection_of_a_timeout_is_not_used_again() -> None:
             await reader.read()
         writer.write(OK)
 
-    answers, receiver = exchange(handler, requests=2, timeout=0.3)
+    async def main() -> tuple[list[Answer], Receiver]:
+        async with receiving(handler) as receiver, sending() as sender:
+            return [await sender.send(post(receiver.url, limit)) for limit in (0.3, TIMEOUT_S)], receiver
+
+    answers, receiver = asyncio.run(main())
     assert [answer.error_class for answer in answers] == ["timeout", ""]
     assert receiver.accepted == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from http.client import HTTPConnection
 
@@ -26,7 +27,7 @@ def port() -> Iterator[int]:
 
 def get(port: int, path: str, method: str = "GET") -> tuple[int, str, bytes]:
     """Status, content type and body."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request(method, path)
         response = connection.getresponse()
@@ -77,3 +78,16 @@ def test_a_query_changes_nothing(port: int) -> None:
 def test_probes_only_read(port: int) -> None:
     """Other methods are refused."""
     assert get(port, "/healthz", "POST")[0] == 501
+
+
+@pytest.mark.parametrize("said", [b"", b"GET /met"])
+def test_who_says_nothing_is_hung_up_on(said: bytes) -> None:
+    """Else it would keep a thread for ever."""
+    server = serve_probes("127.0.0.1", 0, State, patience_s=0.2)
+    try:
+        with socket.create_connection(("127.0.0.1", server.server_address[1]), timeout=60) as connection:
+            connection.sendall(said)
+            assert connection.recv(1) == b""
+    finally:
+        server.shutdown()
+        server.server_close()

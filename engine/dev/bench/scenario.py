@@ -20,7 +20,7 @@ from engine.dev.process import spawn, stop, tail, wait_until
 
 TENANT = "bench"
 _TOPIC = "hooklog.messages"
-_START_S = 15
+_START_S = 60
 _STALL_S = 30
 _PROJECTION_S = 120
 _LOOK_S = 0.25

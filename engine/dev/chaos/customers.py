@@ -18,7 +18,7 @@ from engine.dev.chaos.books import Request
 from engine.dev.chaos.cast import RETRY_POLICY, SUBSCRIBERS, TENANT, TIMEOUT_MS, Mode, Subscriber
 from engine.dev.process import spawn, stop, tail, wait_until
 
-_START_S = 15
+_START_S = 60
 _STOP_S = 5
 _TIMEOUT_S = 30
 _CREATE_S = 90

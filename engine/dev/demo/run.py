@@ -31,8 +31,8 @@ from engine.dev.stack import Stack as EmbeddedStack
 _PREFIX = "hooklog."
 _MESSAGES_PER_S = 150
 """A steady stream: times then say what a request takes, not how long a heap of them is."""
-_DEADLINE_S = 80
-_START_S = 15
+_DEADLINE_S = 180
+_START_S = 60
 _STOP_S = 5
 _LOOK_S = 0.5
 
@@ -199,7 +199,8 @@ def _conclude(console: Console, rows: Mapping[str, Row], verdicts: Sequence[Verd
 
 def _show_addresses(stack: Stack, receivers: Receivers) -> None:
     print(f"kept: api={stack.api} kafka={stack.kafka} clickhouse={stack.clickhouse} key={stack.key}")
-    print(f"      receivers={receivers.url}/books; stop with Ctrl-C", flush=True)
+    print(dashboard_line(stack.api))
+    print(f"receivers={receivers.url}/books; stop with Ctrl-C", flush=True)
 
 
 def _wait_for_interrupt() -> None:
