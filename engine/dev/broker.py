@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import secrets
 import shutil
 import socket
 import struct
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -122,10 +125,26 @@ class Broker:
 
     def start(self) -> None:
         """Prepare, start, wait until it answers; BrokerError otherwise."""
-        self._process = spawn(self.prepare(), self._output)
+        with self._alone() as lock:
+            self._process = spawn(self.prepare(), self._output, held=(lock,))
         if not wait_until(self._settled, _START_S) or self.pid is None:
             self.kill()
             raise BrokerError(f"Kafka did not start; the end of {self.log}:\n{self.last_words()}")
+
+    @contextmanager
+    def _alone(self) -> Iterator[int]:
+        """A lock on the folder that the broker takes over; BrokerError while another one has it.
+
+        Kafka's own comes too late: until it is refused, a second broker has written to the first one's
+        metadata log.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BrokerError(f"another broker runs on {self.folder} (it holds the lock)") from None
+            yield file.fileno()
 
     def last_words(self) -> str:
         """The end of its output and of its log."""

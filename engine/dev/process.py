@@ -28,14 +28,21 @@ _LOWEST_PORT, _PORTS = 20_000, 12_000
 _given: set[int] = set()  # ports are asked for before they are used: never give one twice
 
 
-def spawn(argv: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
-    """Start a program in a session of its own, its output appended to `log`; on Linux it dies with us."""
+def spawn(
+    argv: Sequence[str], log: Path, env: Mapping[str, str] | None = None, held: Sequence[int] = ()
+) -> subprocess.Popen[bytes]:
+    """Start a program in a session of its own, its output appended to `log`; on Linux it dies with us.
+
+    The open files `held` are its own too: a lock on one of them lasts as long as the program.
+    """
     linux = sys.platform == "linux"
     launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid())] if linux else []
-    return _FORKER.submit(_fork, [*launcher, *argv], log, env).result()
+    return _FORKER.submit(_fork, [*launcher, *argv], log, env, held).result()
 
 
-def _fork(argv: Sequence[str], log: Path, env: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
+def _fork(
+    argv: Sequence[str], log: Path, env: Mapping[str, str] | None, held: Sequence[int]
+) -> subprocess.Popen[bytes]:
     with log.open("ab") as output:
         return subprocess.Popen(
             argv,
@@ -43,6 +50,7 @@ def _fork(argv: Sequence[str], log: Path, env: Mapping[str, str] | None) -> subp
             stdout=output,
             stderr=subprocess.STDOUT,
             env=env,
+            pass_fds=held,
             start_new_session=True,  # Ctrl-C in a terminal reaches only us: we stop them in order
         )
 
