@@ -265,6 +265,7 @@ class Dispatcher:
         while not polling.done():
             await asyncio.wait([polling, self._lanes.failed], timeout=TICK_S)
             if self._lanes.failed.done():
+                self._intake.processor.give_up()
                 stop.set()
                 break
             self._turn()

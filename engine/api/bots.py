@@ -5,6 +5,7 @@ An account's endpoints here are those of the profile meetingbaas, told apart by 
 
 from __future__ import annotations
 
+import asyncio
 from hashlib import blake2b
 from typing import Any
 
@@ -17,6 +18,7 @@ from engine.api.auth import BaasCanManage, BaasCanRead, Caller, Needed
 from engine.api.bodies import StrictRoute
 from engine.api.ids import nobodys, origin
 from engine.api.models import EndpointInput, EndpointPatch, EventTypes, Input
+from engine.api.problems import FieldError, Problem, wrong
 from engine.api.rotation import RotationInput, rotate_secret
 from engine.api.services import Services
 from engine.core.endpoint import Endpoint
@@ -24,6 +26,8 @@ from engine.core.profile import rfc3339
 
 router = APIRouter(prefix="/bots/webhooks/bot", tags=["meeting baas"], route_class=StrictRoute)
 PROFILE = "meetingbaas"
+_NAMED = {"url": "webhook_url", "event_types": "events"}
+"""Names of an endpoint's fields that are others here."""
 
 
 class WebhookInput(Input):
@@ -72,6 +76,24 @@ async def configure_webhook(
     given: WebhookInput, services: Needed, caller: BaasCanManage, response: Response
 ) -> ConfiguredAnswer:
     """Configure an endpoint: the one with this URL is changed, another URL is another endpoint (201)."""
+    # one at a time: of two at once for a new URL the second changes what the first has made
+    async with services.changing.setdefault(f"bots {account(caller)}", asyncio.Lock()):
+        try:
+            return await _configured(services, caller, given, response)
+        except Problem as problem:
+            raise _in_their_words(problem) from None
+
+
+def _in_their_words(problem: Problem) -> Problem:
+    """Name the fields as this route does: what is theirs is checked as an endpoint is everywhere."""
+    if not problem.errors:
+        return problem
+    return wrong(*(FieldError(_NAMED.get(each.field, each.field), each.message) for each in problem.errors))
+
+
+async def _configured(
+    services: Services, caller: Caller, given: WebhookInput, response: Response
+) -> ConfiguredAnswer:
     there = of_account(services, account(caller))
     known = next((each for each in there if each.settings.url == given.webhook_url), None)
     if known is None:

@@ -203,7 +203,7 @@ class Control:
     async def secret_of(self, endpoint: Endpoint) -> str:
         """Return the newest signing secret; Problem 404 or, at most 10 s later, 503."""
         if not endpoint.secrets:
-            raise Problem(404, f"endpoint {endpoint.id!r} was deleted meanwhile")
+            raise _deleted_meanwhile(endpoint)
         try:
             async with asyncio.timeout(self._limit_s):
                 return await self._opened(endpoint)
@@ -216,12 +216,14 @@ class Control:
             ) from None
 
     async def _opened(self, endpoint: Endpoint) -> str:
-        """Wait for our view to have the tenant's data key; ValueError if that opens it not."""
+        """Wait for our view to have the tenant's data key; ValueError if that opens it not, Problem 404."""
         while True:
             try:
                 keyring = self.configuration.keyring
                 return keyring.open(endpoint.tenant, endpoint.id, endpoint.secrets[-1])
             except KeyError:
+                if self.configuration.endpoints.get(endpoint.id, endpoint).deleted:
+                    raise _deleted_meanwhile(endpoint) from None
                 await self._next_move()
 
     async def _next_move(self) -> None:
@@ -285,7 +287,11 @@ def _still_there(command: Command, endpoint: Endpoint) -> Endpoint:
             f"this request was made before, and its endpoint {endpoint.id!r} was deleted since: "
             "choose a new Idempotency-Key for a new endpoint",
         )
-    raise Problem(404, f"endpoint {endpoint.id!r} was deleted meanwhile")
+    raise _deleted_meanwhile(endpoint)
+
+
+def _deleted_meanwhile(endpoint: Endpoint) -> Problem:
+    return Problem(404, f"endpoint {endpoint.id!r} was deleted meanwhile")
 
 
 def _shows(configuration: Configuration, fact: DirectoryFact) -> bool:

@@ -11,7 +11,7 @@ from engine.core.change import EndpointSettings
 from engine.core.duration import format_duration, parse_duration
 from engine.core.egress import check_url
 from engine.core.endpoint import Endpoint
-from engine.core.profile import Profile, check_secret, rfc3339
+from engine.core.profile import Profile, check_secret, header_names, rfc3339
 from engine.runtime.configuration.decisions import UNSEALABLE
 from engine.runtime.context import Context
 
@@ -100,9 +100,7 @@ def _check_url(context: Context, url: str, profile: Profile) -> None:
 
 
 def _check_headers(headers: Mapping[str, str], profile: Profile) -> None:
-    sent = {name.lower() for name, _ in profile.headers} | {
-        name.lower() for name in profile.signature.headers
-    }
+    sent = header_names(profile)
     for name in headers:
         if name.lower() in sent:
             raise ValueError(f"{name} is set by the profile {profile.name} and cannot be chosen")

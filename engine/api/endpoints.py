@@ -29,6 +29,7 @@ from engine.core.change import (
 from engine.core.directory import CreateTenant
 from engine.core.endpoint import Endpoint
 from engine.core.profile import generate_secret
+from engine.core.tenancy import deleted_tenant
 
 router = APIRouter(prefix="/v1/endpoints", tags=["endpoints"], route_class=StrictRoute)
 
@@ -153,9 +154,10 @@ async def _updated(
 
 def _check_match(endpoint: Endpoint, if_match: str | None) -> None:
     """Problem 412 if it has another version (RFC 9110, section 13.1.1)."""
-    wanted = {tag.strip() for tag in (if_match or "*").split(",")}
-    if wanted.isdisjoint(("*", _tag(endpoint.version))):
-        now = _tag(endpoint.version)
+    if if_match is None or if_match.strip() == "*":
+        return
+    now = _tag(endpoint.version)
+    if now not in {tag.strip() for tag in if_match.split(",")}:
         raise Problem(412, f"endpoint {endpoint.id!r} has changed: its ETag is {now}, look at it again")
 
 
@@ -182,11 +184,16 @@ async def _changed(services: Services, caller: Caller, endpoint: Endpoint, given
 
 
 @router.delete("/{endpoint_id}", status_code=204)
-async def delete_endpoint(endpoint_id: str, services: Needed, caller: CanManage) -> None:
-    """Delete an endpoint with its secrets; deliveries under way are skipped."""
-    endpoint = known(services, caller, endpoint_id)
-    made_by = about(services, caller, origin(caller, "", None), endpoint)
-    await services.control.ask(DeleteEndpoint(*made_by))
+async def delete_endpoint(
+    endpoint_id: str, services: Needed, caller: CanManage, if_match: IfMatch = None
+) -> None:
+    """Delete an endpoint with its secrets; what is under way is skipped. If-Match as for PATCH."""
+    known(services, caller, endpoint_id)
+    async with services.changing.setdefault(endpoint_id, asyncio.Lock()):
+        endpoint = known(services, caller, endpoint_id)
+        _check_match(endpoint, if_match)
+        made_by = about(services, caller, origin(caller, "", None), endpoint)
+        await services.control.ask(DeleteEndpoint(*made_by))
 
 
 @router.post("/{endpoint_id}/enable", response_model=EndpointAnswer)
@@ -234,6 +241,8 @@ async def _creation(
     profile = rules.check_settings(context, settings, chosen)
     clear = chosen or generate_secret(profile, os.urandom(32))
     tenant = tenant_of(caller, given.tenant)
+    if ended := deleted_tenant(services.configuration.tenants, tenant):
+        raise Problem(409, ended.reason)  # its data key is shredded: nothing is sealed for it any more
     body = given.model_dump(mode="json", exclude={"secret"}) | {"tenant": tenant, "chosen": chosen}
     endpoint_id = made.endpoint_id(text_of(body), context.vault.command_key)
     claim(services, made, [text_of(body)])

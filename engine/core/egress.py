@@ -13,6 +13,7 @@ URL_MAX = 2_048
 _VISIBLE_ASCII = re.compile(r"[!-~]+")
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)", re.IGNORECASE)
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*", re.IGNORECASE)
+_BRACKETED = re.compile(r"\[[^\[\]]*\](:[0-9]*)?")
 _HOST_MAX = 253
 _LOCAL = frozenset({"localhost", "local", "internal"})
 """Last labels of names that are somebody's own (RFC 6761, RFC 6762, ICANN 2024)."""
@@ -38,7 +39,7 @@ def check_url(
     if port == 0 or not (private or port is None or port in PORTS):
         raise ValueError(f"port {port} is not allowed: use one of {', '.join(map(str, sorted(PORTS)))}")
     host = parts.hostname or ""
-    if "[" in parts.netloc and ":" not in host:
+    if "[" in parts.netloc and not (_BRACKETED.fullmatch(parts.netloc) and ":" in host):
         raise ValueError("must name a host: brackets are for IPv6 addresses")
     _check_host(host, private=private, allowed=allowed)
 

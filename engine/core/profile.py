@@ -27,6 +27,8 @@ __all__ = [
     "check_payload",
     "check_secret",
     "generate_secret",
+    "header_names",
+    "key_of_any",
     "parse_profile",
     "render",
     "request_headers",
@@ -201,6 +203,19 @@ def request_headers(
 def signing_key(profile: Profile, secret: str) -> bytes:
     """The HMAC key of a secret; ValueError as `check_secret` raises it."""
     return signature.key_of(profile.secret, secret)
+
+
+def key_of_any(profile: Profile, secret: str) -> bytes:
+    """The HMAC key, also of a secret that only another profile accepts: then the bytes of its text."""
+    try:
+        return signing_key(profile, secret)
+    except ValueError:
+        return secret.encode()
+
+
+def header_names(profile: Profile) -> frozenset[str]:
+    """Names of the headers that are the profile's own, in lower case."""
+    return frozenset(name.lower() for name in (*dict(profile.headers), *profile.signature.headers))
 
 
 def generate_secret(profile: Profile, entropy: bytes) -> str:

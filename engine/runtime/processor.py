@@ -26,6 +26,7 @@ class Processor:
         self._group = flow.group
         self._polling = 0
         """The thread that polls."""
+        self._is_broken = False
         self.producer = log.producer(linger_ms=flow.linger_ms)
         self.progress = Progress(log, flow, self.drain)
         self.consumer = log.consumer(flow.group, flow.topics, self.progress, patience_ms=flow.patience_ms)
@@ -81,10 +82,14 @@ class Processor:
             self._refreshed = now
             self.progress.refresh()
 
+    def give_up(self) -> None:
+        """Something broke: what has begun may never end, so a drain waits only for what was written."""
+        self._is_broken = True
+
     def drain(self, owned: Sequence[Owned]) -> bool:
         """Wait until what has begun of these partitions is acknowledged; False if it takes too long."""
         deadline = self._clock.monotonic() + self._drain_s
-        while any(each.is_busy() for each in owned) or len(self.producer):
+        while len(self.producer) or (not self._is_broken and any(each.is_busy() for each in owned)):
             if self._clock.monotonic() > deadline:
                 return False
             self.producer.poll(_DRAIN_STEP_S)

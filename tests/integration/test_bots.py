@@ -107,7 +107,7 @@ def test_requests_at_once_for_a_new_url_make_one_endpoint(api: Api) -> None:
     ("body", "field"),
     [
         ({}, "webhook_url"),
-        ({"webhook_url": "http://10.0.0.1/"}, "url"),
+        ({"webhook_url": "http://10.0.0.1/"}, "webhook_url"),
         ({"webhook_url": URL, "events": []}, "events"),
         ({"webhook_url": URL, "events": ["a b"]}, "events"),
         ({"webhook_url": URL, "secret": "short"}, "secret"),

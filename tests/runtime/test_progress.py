@@ -246,3 +246,27 @@ def test_work_begun_is_waited_for() -> None:
     assert not second.begin()
     first.done = True
     assert not owned.is_busy()
+
+
+class TickingClock(ManualClock):
+    """A second passes whenever somebody looks."""
+
+    def monotonic(self) -> float:
+        """Seconds."""
+        self.us += 1_000_000
+        return super().monotonic()
+
+
+@pytest.mark.parametrize("is_broken", [False, True])
+def test_what_broke_is_not_waited_for(*, is_broken: bool) -> None:
+    """An input that was begun and never ends takes a drain's whole time, unless the group has broken."""
+    clock = TickingClock()
+    log = new_log(clock)
+    log.append(Output("in", 0, None, b"x"))
+    copier = Copier(log, clock)
+    copier.poll()
+    (taken, _), *_ = copier.held
+    assert taken.begin()
+    if is_broken:
+        copier.processor.give_up()
+    assert copier.processor.drain([*copier.processor.progress.owned.values()]) is is_broken

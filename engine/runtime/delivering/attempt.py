@@ -11,7 +11,7 @@ from engine.core.delivery import Verdict, decide, finished, following, judge, on
 from engine.core.endpoint import Endpoint, active_secrets
 from engine.core.lane import began_at
 from engine.core.model import AttemptFinished, DeliveryScheduled, Outcome, Policy
-from engine.core.profile import Profile, request_headers, signing_key
+from engine.core.profile import Profile, header_names, key_of_any, request_headers
 from engine.core.routing import partition_of
 from engine.ports import LogError, Output, Request, Sender
 from engine.runtime import telemetry
@@ -91,7 +91,9 @@ class Attempts:
         if self._inputs.view.position("endpoints", partition) < delivery.view_offset:
             return False
         endpoint = self.endpoint(delivery)
-        if endpoint is None or not (endpoint.enabled or delivery.trigger == "test"):
+        if endpoint is None or endpoint.deleted:  # skipped, which needs no secret: it has none any more
+            return True
+        if not (endpoint.enabled or delivery.trigger == "test"):
             return True
         return self._may_sign(endpoint, FRESH_S)
 
@@ -131,7 +133,10 @@ class Attempts:
                 f"a secret of endpoint {endpoint.id} cannot be opened ({error}): "
                 "is HOOKLOG_MASTER_KEY the one that it was created with?"
             ) from None
-        return {version: signing_key(profile, secret) for version, secret in opened.items()}, own
+        # deliveries in the dialect of before wait, maybe, or secrets of before are still in force
+        keys = {version: key_of_any(profile, secret) for version, secret in opened.items()}
+        taken = header_names(profile)  # the endpoint's profile may be another by now, which leaves them free
+        return keys, {name: value for name, value in own.items() if name.lower() not in taken}
 
     async def make(self, waiting: Waiting, endpoint: Endpoint) -> tuple[Outcome, Verdict]:
         """Send the request, judge the answer, decide what follows; records nothing yet."""

@@ -112,7 +112,11 @@ def _is_dropped_handshake(error: BaseException) -> bool:
 
 @lru_cache(10_000)
 def _url(text: str) -> URL:
-    return URL(text)
+    """Raise the library's own error for what its parser cannot read: a bare ValueError is no answer."""
+    try:
+        return URL(text)
+    except ValueError as error:
+        raise aiohttp.InvalidURL(text, str(error)) from None
 
 
 class Resolver(AbstractResolver):
