@@ -28,6 +28,7 @@ from engine.api import (
     tenants,
     test_sends,
 )
+from engine.api.dashboard.app import install as install_dashboard
 from engine.api.metrics import Counted
 from engine.api.models import MessageBatch, MessageInput, ProblemAnswer
 from engine.api.problems import Problem
@@ -54,7 +55,7 @@ _ROUTES = (
 _ENVELOPE = 16 << 10
 _BATCH_PAYLOADS = 64
 _REFERENCE = "#/components/schemas/{model}"
-_ERRORS = (400, 401, 403, 404, 409, 410, 413, 415, 422, 503)
+_ERRORS = (400, 401, 403, 404, 409, 410, 412, 413, 415, 422, 503)
 
 
 class LimitBody:
@@ -121,6 +122,7 @@ def create_app(services: Services) -> FastAPI:
     async def openapi_document() -> Response:
         return Response(document, media_type="application/json")
 
+    install_dashboard(app, services)
     return app
 
 

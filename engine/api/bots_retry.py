@@ -102,7 +102,7 @@ async def _of_bot(services: Services, tenant: str, bot_id: str) -> tuple[list[Ro
     looked_at = [row for row in rows[:LOOKED_AT] if row["endpoint_id"] in enabled]
     found = await asyncio.to_thread(_about, services, looked_at, bot_id)
     newest_of_each = {what_of(row): row for row in reversed(found)}
-    since = await asyncio.to_thread(made_since, services, tenant, list(newest_of_each.values()))
+    since = await asyncio.to_thread(made_since, services, list(newest_of_each.values()))
     return [row for what, row in newest_of_each.items() if what not in since], len(rows) <= LOOKED_AT
 
 

@@ -24,7 +24,7 @@ _TEST = "cmd_"
 What = tuple[str, tuple[int, int]]
 """An endpoint, and where the message is that it was to get."""
 _MADE_SINCE = """SELECT endpoint_id, topic_partition, topic_offset, min(status) AS best FROM deliveries FINAL
-WHERE ({tenant:String} = '' OR tenant = {tenant:String}) AND endpoint_id IN {endpoints:Array(String)}
+WHERE tenant IN {tenants:Array(String)} AND endpoint_id IN {endpoints:Array(String)}
 AND message_id IN {messages:Array(String)} AND status IN ('delivered', 'pending')
 GROUP BY endpoint_id, topic_partition, topic_offset"""  # the best: delivered is before pending
 
@@ -78,13 +78,10 @@ def _command(services: Services, by: tuple[Caller, Origin], delivery: Row) -> Re
     )
 
 
-def made_since(services: Services, tenant: str, rows: Sequence[Row]) -> dict[What, str]:
-    """What a retry or a replay has delivered since these failed, or is on its way, and which of the two.
-
-    `tenant` "": of any. Blocks; UnavailableError.
-    """
+def made_since(services: Services, rows: Sequence[Row]) -> dict[What, str]:
+    """What has been delivered since these failed, or is on its way, and which of the two; blocks."""
     asked = {
-        "tenant": tenant,
+        "tenants": sorted({str(row["tenant"]) for row in rows}),
         "endpoints": sorted({str(row["endpoint_id"]) for row in rows}),
         "messages": sorted({str(row["message_id"]) for row in rows}),
     }

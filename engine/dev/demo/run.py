@@ -25,7 +25,7 @@ from engine.dev.demo.clients import Access, Row, Stack, access, count_finished, 
 from engine.dev.demo.events import Message, read_messages
 from engine.dev.demo.subscribers import RETRY_POLICY, SUBSCRIBERS, TIERS, Subscriber
 from engine.dev.process import spawn, stop, tail, wait_until
-from engine.dev.stack import FREE_PORTS, Ports
+from engine.dev.stack import FREE_PORTS, Ports, dashboard_line
 from engine.dev.stack import Stack as EmbeddedStack
 
 _PREFIX = "hooklog."

@@ -28,7 +28,7 @@ from clickhouse_connect.driver.summary import QuerySummary
 
 from engine.core.accounting import Account
 from engine.runtime.history import rollups
-from engine.runtime.history.listings import DELIVERIES, Asked, Key, Listing, page_query, spans
+from engine.runtime.history.listings import DELIVERIES, Asked, Key, Listing, among, page_query, spans
 from engine.runtime.history.rows import COLUMNS, Columns
 from engine.runtime.settings import Settings
 
@@ -151,10 +151,13 @@ class Table:
 
 
 _OF_MESSAGE = "message_id = {message:String} AND ({tenant:String} = '' OR tenant = {tenant:String})"
-_MESSAGE = f"SELECT * FROM accepted_messages WHERE {_OF_MESSAGE} ORDER BY accepted_at DESC LIMIT 1"  # noqa: S608
+_MESSAGES = among("messages", ("tenant", "accepted_at", "topic_partition", "topic_offset"), _OF_MESSAGE)
+_MESSAGE = f"SELECT * FROM accepted_messages WHERE {_MESSAGES} ORDER BY accepted_at DESC LIMIT 1"  # noqa: S608
 _TENANTS = "SELECT DISTINCT tenant FROM accepted_messages WHERE message_id = {message:String} LIMIT 6"
-_DELIVERIES = f"SELECT * FROM delivery_status WHERE {_OF_MESSAGE} ORDER BY accepted_at, endpoint_id"  # noqa: S608
-_ATTEMPTS = f"SELECT * FROM delivery_attempts WHERE {_OF_MESSAGE} ORDER BY attempted_at, attempt"  # noqa: S608
+_OF_DELIVERIES = among("deliveries", DELIVERIES.order, _OF_MESSAGE)
+_DELIVERIES = f"SELECT * FROM delivery_status WHERE {_OF_DELIVERIES} ORDER BY accepted_at, endpoint_id"  # noqa: S608
+_OF_ATTEMPTS = among("attempts", DELIVERIES.order, _OF_MESSAGE)
+_ATTEMPTS = f"SELECT * FROM delivery_attempts WHERE {_OF_ATTEMPTS} ORDER BY attempted_at, attempt"  # noqa: S608
 _DELIVERY = f"""SELECT {", ".join(DELIVERIES.columns)} FROM deliveries FINAL
 WHERE delivery_id = {{delivery:String}} AND ({{tenant:String}} = '' OR tenant = {{tenant:String}}) LIMIT 1"""  # noqa: S608
 _ATTEMPTS_OF = """SELECT * FROM delivery_attempts WHERE tenant = {tenant:String}
@@ -293,7 +296,7 @@ class History:
     def page(self, listing: Listing, asked: Asked, after: Key | None, limit: int) -> list[Row]:
         """Up to `limit` rows, newest first, after the one with this key."""
         rows: list[Row] = []
-        for span in spans(asked, after):
+        for span in spans(listing, asked, after):
             rows = self.rows(*page_query(listing, span, after, limit))
             if len(rows) >= limit:
                 break
