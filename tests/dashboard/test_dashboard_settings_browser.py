@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -88,4 +89,6 @@ def test_going_back_to_a_secret_shows_none(plain_page: Page, catalogued: World) 
     page.goto("webhooks")
     with pytest.raises(Error, match="ERR_CACHE_MISS"):  # what Chromium says of a form's answer that it lacks
         page.go_back()
+    expect(page).to_have_url(re.compile("^chrome-error:"))  # its own page, which comes after the failure
+    page.wait_for_load_state()
     expect(page.get_by_text(secret)).to_have_count(0)

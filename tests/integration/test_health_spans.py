@@ -92,3 +92,24 @@ def test_the_answer_is_that_of_all_attempts(
         history, made[0].tenant if made else "acme", "ep", (NOW - hours * HOUR) // 1000, NOW // 1000
     )
     assert answer(told) == expected(made, hours)
+
+
+def test_the_last_one_is_found_though_its_message_is_older_than_what_is_read(
+    store: HistoryStore, history: History
+) -> None:
+    """Two failed in one hour before the window; the later one's message is older than all of the window's."""
+    hour = NOW // HOUR * HOUR - 30 * HOUR
+    times = (  # accepted, attempted, what came of it
+        (hour - 2 * HOUR, NOW - HOUR, "delivered"),
+        (hour, hour + SECOND, "retry"),
+        (hour - 5 * HOUR, hour + 2 * SECOND, "retry"),
+    )
+    made = [
+        replace(attempt(n, "ep", 1, decision), accepted_at=accepted, attempted_at=attempted)
+        for n, (accepted, attempted, decision) in enumerate(times)
+    ]
+    rows = [finished_rows(record("attempts", n, each), each)["attempts"][0] for n, each in enumerate(made)]
+    history.insert("attempts", columns("attempts", rows), "")
+    history.roll_up(touched(rows))
+    told = told_of(history, "acme", "ep", (NOW - 24 * HOUR) // 1000, NOW // 1000)
+    assert answer(told) == expected(made, 24)

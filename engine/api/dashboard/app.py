@@ -155,7 +155,7 @@ def _install_errors(app: FastAPI) -> None:
 
     async def on_ended(request: Request, error: Exception) -> Response:
         assert isinstance(error, EndedError)
-        return login.to_login(request, error)
+        return await login.to_login(request, error)
 
     async def on_unavailable(request: Request, error: Exception) -> Response:
         _LOG.warning("history.unavailable", error=str(error))

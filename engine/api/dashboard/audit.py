@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from fastapi import APIRouter, Response
 from pydantic import ValidationError
@@ -83,7 +84,8 @@ async def _accounts(visit: Visit) -> dict[str, object]:
 
 async def _account(visit: Visit) -> AccountingAnswer | None:
     try:
-        return await accounting(visit.services, visit.caller, visit.tenant)
+        counted = partial(accounting, visit.services, visit.caller, visit.tenant)
+        return await visit.frame.accounts.get(visit.tenant or "", counted)
     except UnavailableError:
         return None
 

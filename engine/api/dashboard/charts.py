@@ -24,36 +24,12 @@ class Series:
     values: Sequence[float]
 
 
-def sparkline(values: Sequence[float], said: str) -> Markup:
-    """Draw a line over its area; flat at the bottom where all is 0."""
-    top = max(values, default=0) or 1.0
-    step = _WIDTH / max(len(values) - 1, 1)
-    points = [(n * step, _HEIGHT - value / top * (_HEIGHT - 4)) for n, value in enumerate(values)]
-    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    area = f"0,{_HEIGHT:g} {line} {_WIDTH:g},{_HEIGHT:g}"
-    return _image("spark", said, f'<polygon class="area" points="{area}"/><polyline points="{line}"/>')
-
-
-def bars(values: Sequence[float], labels: Sequence[str], said: str, kind: str = "ok") -> Markup:
-    """Draw a bar a value; `labels` say each one's figures."""
-    return stacked([Series(kind, values)], labels, said)
-
-
 def stacked(series: Sequence[Series], labels: Sequence[str], said: str) -> Markup:
     """Draw a column a label, the series on top of each other from the bottom."""
     top = max((sum(each.values[n] for each in series) for n in range(len(labels))), default=0) or 1.0
     place = _WIDTH / max(len(labels), 1)
     columns = [_column(series, n, top, place, label) for n, label in enumerate(labels)]
-    return _image("bars", said, "".join(columns))
-
-
-def share(part: float, whole: float, said: str) -> Markup:
-    """Draw one bar that is filled so far."""
-    width = 100 * part / whole if whole else 0.0
-    return Markup(
-        '<svg class="chart share" viewBox="0 0 100 4" preserveAspectRatio="none" role="img" aria-label="{}">'
-        '<rect class="rest" width="100" height="4"/><rect class="c-ok" width="{}" height="4"/></svg>'
-    ).format(said, f"{width:.2f}")
+    return _image(said, "".join(columns))
 
 
 def _column(series: Sequence[Series], n: int, top: float, place: float, label: str) -> str:
@@ -76,8 +52,8 @@ def _rectangle(kind: str, x: float, y: float, place: float, height: float) -> st
     )
 
 
-def _image(kind: str, said: str, shapes: str) -> Markup:
+def _image(said: str, shapes: str) -> Markup:
     return Markup(  # noqa: S704  made here, of numbers and of what is escaped above
-        f'<svg class="chart {kind}" viewBox="0 0 {_WIDTH:g} {_HEIGHT:g}" preserveAspectRatio="none"'
+        f'<svg class="chart" viewBox="0 0 {_WIDTH:g} {_HEIGHT:g}" preserveAspectRatio="none"'
         f' role="img" aria-label="{escape(said)}">{shapes}</svg>'
     )

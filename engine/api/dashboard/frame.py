@@ -17,6 +17,7 @@ from engine.api.dashboard.fresh import Shared
 from engine.api.dashboard.queries import Overview, Pending
 from engine.api.dashboard.session import PATH, Seal
 from engine.api.dashboard.throttle import Throttle
+from engine.api.models import AccountingAnswer
 from engine.api.services import Services
 from engine.core.directory import Scope
 from engine.core.profile import VERSION
@@ -24,6 +25,8 @@ from engine.core.profile import VERSION
 HTMX = "htmx-2.0.11.min.js"
 OVERVIEW_LASTS_S = 2.0
 PENDING_LASTS_S, PENDING_STALE_S = 10.0, 60.0
+ACCOUNT_LASTS_S, ACCOUNT_STALE_S = 5.0, 300.0
+"""It counts all there is, for a second or more, and the page says when it was counted."""
 _HERE = Path(__file__).parent
 
 
@@ -62,6 +65,7 @@ class Frame:
     throttle: Throttle
     overviews: Shared[Overview]
     pending: Shared[Pending]
+    accounts: Shared[AccountingAnswer]
 
 
 def make_frame(services: Services, nav: Sequence[NavItem]) -> Frame:
@@ -78,6 +82,7 @@ def make_frame(services: Services, nav: Sequence[NavItem]) -> Frame:
         Throttle(context.clock),
         Shared(context.clock, OVERVIEW_LASTS_S),
         Shared(context.clock, PENDING_LASTS_S, PENDING_STALE_S),
+        Shared(context.clock, ACCOUNT_LASTS_S, ACCOUNT_STALE_S),
     )
 
 

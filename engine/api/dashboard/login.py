@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from urllib.parse import quote
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
 from engine.api.auth import Caller, caller_of, held_by, require
 from engine.api.dashboard.render import bare, local
-from engine.api.dashboard.session import COOKIE, PATH, EndedError, Session, checked_form, keep, one
+from engine.api.dashboard.session import (
+    COOKIE,
+    CSRF_FIELD,
+    PATH,
+    EndedError,
+    Form,
+    Session,
+    checked_form,
+    keep,
+    one,
+    read_form,
+)
 from engine.api.dashboard.visit import anybody, frame_of
 from engine.api.problems import Problem
 from engine.runtime import telemetry
@@ -17,12 +29,25 @@ from engine.runtime import telemetry
 router = APIRouter()
 _LOG = telemetry.logger("dashboard")
 LOGIN = f"{PATH}/login"
+_KEPT_MAX = 65_536
+"""Characters of a form that waits for a login."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What one wants after login: a page, and a form that was sent too late, to send it again."""
+
+    next: str = ""
+    to: str = ""
+    """Address of the form; empty without one."""
+    sent: str = ""
+    """Its fields, as forms encode them, without the token."""
 
 
 @router.get("/login")
 async def show_login(request: Request, next: str = "", why: str = "") -> Response:
     """Ask for an API key; `why`: the name of the reason that brought them here."""
-    return _form(request, anybody(request), 200, next=next, said=_WHY.get(why, ""))
+    return _form(request, anybody(request), 200, Waiting(next), _WHY.get(why, ""))
 
 
 @router.post("/login")
@@ -30,19 +55,40 @@ async def log_in(request: Request) -> Response:
     """Begin a session, and go where they wanted to."""
     frame, session = frame_of(request), anybody(request)
     form = await checked_form(request, frame.seal, session)
+    waiting = Waiting(one(form, "next"), one(form, "to"), one(form, "sent"))
     address = request.client.host if request.client else ""
     if wait_s := frame.throttle.wait_s(address):
-        return _refused(request, session, 429, f"Too many failed tries: wait {round(wait_s)} s.")
+        said = f"Too many failed tries: wait {round(wait_s)} s."
+        return _form(request, session, 429, waiting, said)
     try:
         caller = require(caller_of(frame.services, one(form, "key").strip()), "read")
     except Problem as problem:
         frame.throttle.failed(address)
         _LOG.warning("dashboard.login_refused", address=address, status=problem.status_code)
-        return _refused(request, session, problem.status_code, _sentence(problem.detail))
-    response = RedirectResponse(local(one(form, "next")), 303)
-    keep(request, response, frame.seal, _begun(request, caller))
+        return _form(request, session, problem.status_code, waiting, _sentence(problem.detail))
+    begun = _begun(request, caller)
+    response = _resumed(request, begun, waiting) if waiting.sent else _gone_on(waiting)
+    keep(request, response, frame.seal, begun)
     _LOG.info("dashboard.logged_in", actor=caller.actor, address=address)
     return response
+
+
+def _gone_on(waiting: Waiting) -> Response:
+    return RedirectResponse(local(waiting.next), 303)
+
+
+def _resumed(request: Request, session: Session, waiting: Waiting) -> Response:
+    """Show that what was sent too late can be sent now."""
+    frame = frame_of(request)
+    return bare(
+        request,
+        frame,
+        "resume.html",
+        to=local(waiting.to),
+        fields=parse_qsl(waiting.sent, keep_blank_values=True),
+        back=local(waiting.next),
+        csrf=frame.seal.token(session),
+    )
 
 
 @router.post("/logout")
@@ -57,17 +103,45 @@ async def log_out(request: Request) -> Response:
 _WHY = {"out": "You are logged out.", "ended": "Your session has ended. Nothing is lost: log in again."}
 
 
-def to_login(request: Request, error: EndedError) -> Response:
-    """Lead to the login, and from there back; who sent a form is told that nothing was done."""
-    if request.method not in ("GET", "HEAD"):
-        said = f"{error.reason or 'You are not logged in.'} What you sent was not done: log in, do it again."
-        return _form(request, anybody(request), 401, next="", said=said)
+async def to_login(request: Request, error: EndedError) -> Response:
+    """Lead to the login, and from there back; what a form held can be sent again then."""
     wanted = PATH + request.url.path.removeprefix(PATH)
     wanted += f"?{request.url.query}" if request.url.query else ""
+    if request.method not in ("GET", "HEAD"):
+        waiting = await _kept(request, wanted)
+        again = "log in to send it" if waiting.sent else "log in, do it again"
+        said = f"{error.reason or 'You are not logged in.'} What you sent was not done: {again}."
+        return _form(request, anybody(request), 401, waiting, said)
     url = f"{LOGIN}?next={quote(wanted, safe='')}" + ("&why=ended" if error.reason else "")
     if request.headers.get("hx-request") == "true":
         return Response(status_code=401, headers={"HX-Redirect": url})
     return RedirectResponse(url, 303)
+
+
+async def _kept(request: Request, wanted: str) -> Waiting:
+    """What was sent, if it came from a page of ours: nobody else may lay forms before who logs in."""
+    host = request.headers.get("host", "")
+    if _host_of(request.headers.get("origin", "")) != host or wanted.partition("?")[0] == LOGIN:
+        return Waiting()
+    referer = request.headers.get("referer", "")
+    back = referer.partition(host)[2] if _host_of(referer) == host else ""
+    try:
+        text = _encoded(await read_form(request))
+    except Problem:  # no form: there is nothing to send again
+        return Waiting(back)
+    return Waiting(back, wanted, text) if len(text) <= _KEPT_MAX else Waiting(back)
+
+
+def _encoded(form: Form) -> str:
+    return urlencode({name: form[name] for name in form if name != CSRF_FIELD}, doseq=True)
+
+
+def _host_of(url: str) -> str | None:
+    """`http://a:8080/b` -> `a:8080`; None for what is no address."""
+    try:
+        return urlsplit(url).netloc or None
+    except ValueError:
+        return None
 
 
 def _begun(request: Request, caller: Caller) -> Session:
@@ -78,14 +152,10 @@ def _begun(request: Request, caller: Caller) -> Session:
     return frame.seal.new(caller.actor, held.digest, frame.services.context.clock.now())
 
 
-def _refused(request: Request, session: Session, status: int, said: str) -> Response:
-    return _form(request, session, status, next=request.query_params.get("next", ""), said=said)
-
-
-def _form(request: Request, session: Session, status: int, *, next: str, said: str) -> Response:
+def _form(request: Request, session: Session, status: int, waiting: Waiting, said: str) -> Response:
     frame = frame_of(request)
-    token = frame.seal.token(session)
-    response = bare(request, frame, "login.html", status, next=next, said=said, csrf=token, bad=status >= 400)
+    shown = {"waiting": waiting, "said": said, "csrf": frame.seal.token(session), "bad": status >= 400}
+    response = bare(request, frame, "login.html", status, **shown)
     keep(request, response, frame.seal, session)
     return response
 

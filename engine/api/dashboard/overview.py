@@ -49,8 +49,8 @@ async def show_overview(visit: Reads) -> Response:
     asked = (services.history, tenant, services.context.clock.now())
     endpoints = endpoints_of(visit)
     try:
-        pending = await visit.frame.pending.get(tenant, partial(queries.pending, *asked))
-        found = await visit.frame.overviews.get(tenant, partial(queries.overview, *asked, pending))
+        waiting = partial(visit.frame.pending.get, tenant, partial(queries.pending, *asked))
+        found = await visit.frame.overviews.get(tenant, partial(queries.overview, *asked, waiting))
     except UnavailableError:
         return page(visit, "overview.html", found=None, endpoints=endpoints, verdict=AWAY)
     failing = queries.still_there(found.failing, services.configuration.endpoints)

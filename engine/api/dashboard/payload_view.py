@@ -19,6 +19,7 @@ _TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+|"', re.DOTAL
 _DEPTH_MAX = 40
 _ARGUMENT_MAX = 100_000
 """Bytes of one argument that every shell takes."""
+_ESCAPES = {ord("\n"): "\n", ord("%"): "%%", ord("\\"): "\\\\"}
 _NO_KEY = bytes(32)
 """Signs in place of the endpoint's keys: signatures are masked anyway."""
 MASKED = "(not shown)"
@@ -105,18 +106,28 @@ def _as_delivered(endpoint: Endpoint, message: MessagePublished, attempt: int) -
 
 
 def curl(profile: Profile, endpoint: Endpoint, message: MessagePublished, now_us: int) -> str:
-    """A command for a shell that makes the same request, unsigned: the secret stays here."""
+    """A command for a shell that makes the same request, unsigned: the secret stays here. ValueError."""
     sent = headers_of(profile, endpoint, message, 1, now_us)
     named = [f"-H {shlex.quote(f'{name}: {value}')}" for name, value in sent.items() if value != MASKED]
-    body = render(profile, message).decode(errors="replace").replace("\0", "\ufffd")
-    return _command([f"-X POST {shlex.quote(endpoint.settings.url)}", *named], body)
+    where = f"--globoff -X POST {shlex.quote(endpoint.settings.url)}"
+    return _command([where, *named], render(profile, message))
 
 
-def _command(arguments: Sequence[str], body: str) -> str:
-    if len(body.encode()) <= _ARGUMENT_MAX:
-        return " \\\n  ".join(("curl", *arguments, f"--data-raw {shlex.quote(body)}")) + "\n"
+def _command(arguments: Sequence[str], body: bytes) -> str:
+    text = body.decode(errors="replace")
+    is_plain = text.encode() == body and all(each.isprintable() or each == "\n" for each in text)
+    if is_plain and len(body) <= _ARGUMENT_MAX:
+        return " \\\n  ".join(("curl", *arguments, f"--data-raw {shlex.quote(text)}")) + "\n"
     piped = " \\\n  ".join(("curl", *arguments, "--data-binary @-"))
-    return f"printf %s {shlex.quote(body)} | {piped}\n"
+    said = f"%s {shlex.quote(text)}" if is_plain else f"-- {shlex.quote(_escaped(body))}"
+    return f"printf {said} | {piped}\n"
+
+
+def _escaped(body: bytes) -> str:
+    """As printf's format: a terminal that this is pasted into would obey what is not printable."""
+    return "".join(
+        _ESCAPES.get(each) or (chr(each) if 0x20 <= each < 0x7F else f"\\{each:03o}") for each in body
+    )
 
 
 def head_of(attempt: Mapping[str, object]) -> Shown:

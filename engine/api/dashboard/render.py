@@ -72,6 +72,14 @@ def done(visit: Visit, url: str, said: str) -> Response:
 
 def local(url: str) -> str:
     """Return where to go after login: a page of ours, or the overview for whatever is none."""
-    parts = urlsplit(url.replace("\\", "/"))
-    is_ours = not parts.scheme and not parts.netloc and parts.path.startswith(f"{PATH}/")
-    return url if is_ours and url.isprintable() and not url.startswith("//") else f"{PATH}/overview"
+    return url if _is_ours(url) else f"{PATH}/overview"
+
+
+def _is_ours(url: str) -> bool:
+    """Whether browsers take it for a page below /dashboard of this very host."""
+    try:
+        parts = urlsplit(url.replace("\\", "/"))
+    except ValueError:  # such as `//[`
+        return False
+    is_below = not parts.scheme and not parts.netloc and parts.path.startswith(f"{PATH}/")
+    return is_below and url.isprintable() and not url.startswith("//")

@@ -106,7 +106,11 @@ async def show_curl(visit: Reads, id: str, endpoint: str) -> Response:
     if found.tenant != message.tenant:
         raise Problem(404, f"there is no endpoint {endpoint!r} of the message's tenant")
     profile = visit.services.context.profile(found.settings.profile)
-    return PlainTextResponse(payload_view.curl(profile, found, message, visit.services.context.clock.now()))
+    now = visit.services.context.clock.now()
+    try:
+        return PlainTextResponse(payload_view.curl(profile, found, message, now))
+    except ValueError as error:
+        raise Problem(422, f"the payload does not fit the profile {profile.name}: {error}") from None
 
 
 async def _published(visit: Visit, id: str) -> MessagePublished:

@@ -22,6 +22,7 @@ from engine.api.services import Services
 from engine.core.directory import Scope
 
 _SAFE = frozenset({"GET", "HEAD"})
+_OF_TENANTS = frozenset({"overview", "deliveries", "failed", "replays", "webhooks", "keys", "audit"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,11 @@ class Visit:
     def chooses_tenant(self) -> bool:
         """Whether it may look at any tenant."""
         return self.caller.tenant is None
+
+    @property
+    def is_of_tenants(self) -> bool:
+        """Whether the page is as good for another tenant: then one may be chosen on it."""
+        return self.request.url.path.removeprefix(f"{PATH}/") in _OF_TENANTS
 
     @property
     def is_fragment(self) -> bool:
@@ -117,6 +123,5 @@ def anybody(request: Request) -> Session:
 
 Reads = Annotated[Visit, Depends(Visiting("read"))]
 Manages = Annotated[Visit, Depends(Visiting("manage"))]
-Publishes = Annotated[Visit, Depends(Visiting("publish"))]
 Administers = Annotated[Visit, Depends(Visiting("admin"))]
 OfPlatform = Annotated[Visit, Depends(Visiting("admin", of_platform=True))]

@@ -214,12 +214,12 @@ def packed(draft: Draft) -> str:
     return orjson.dumps(draft).decode()
 
 
-def unpacked(said: str, otherwise: Draft) -> Draft:
-    """Return what a form was made from; `otherwise` if it carries no such thing."""
+def unpacked(said: str) -> Draft | None:
+    """Return what a form was made from; None if it carries no such thing."""
     try:
         return _DRAFT.validate_json(said)
     except ValidationError:
-        return otherwise
+        return None
 
 
 def blank(draft: Draft) -> Draft:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Response
 from engine.api.dashboard import webhook_draft as drafts
 from engine.api.dashboard import words
 from engine.api.dashboard.endpoint import gone
-from engine.api.dashboard.forms import NOT_SENT, WHOLE, Refused, checked, once, refused
+from engine.api.dashboard.forms import NOT_SENT, WHOLE, Refused, checked, once, refused, whole
 from engine.api.dashboard.render import done, page
 from engine.api.dashboard.session import one
 from engine.api.dashboard.visit import Manages, Visit
@@ -47,6 +47,10 @@ class Sheet:
     """The draft that the form was made from, packed."""
     refused: Refused = NOT_SENT
     moved: Sequence[Moved] = ()
+    is_outdated: bool = False
+    """Whether the endpoint was changed since the form was made."""
+    is_base_known: bool = True
+    """Whether the form came back with what it was made from: without it nobody can tell what was changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,19 +158,31 @@ def _refused(visit: Visit, endpoint_id: str, draft: Draft, problem: Problem) -> 
 
 def _again(visit: Visit, endpoint: EndpointAnswer, draft: Draft, why: Refused) -> Response:
     """The same form: it stays one of the version that it was made from."""
-    version, base = one(visit.form, "version"), one(visit.form, "base")
-    told = endpoint.model_copy(update={"version": int(version) if version.isdecimal() else 0})
+    version, base = whole(one(visit.form, "version")), one(visit.form, "base")
+    told = endpoint.model_copy(update={"version": version if isinstance(version, int) else 0})
     return _form(visit, Sheet(draft, once(visit.form), endpoint.tenant, told, base, why))
 
 
 def _moved(visit: Visit, now: EndpointAnswer, draft: Draft) -> Response:
     """Show what was changed by whom, and the form of the endpoint of now with what was typed."""
     fresh = drafts.of_endpoint(now)
-    was = drafts.unpacked(one(visit.form, "base"), fresh)
-    carried, moved = drafts.merged(draft, was, fresh)
-    why = Refused(409, {WHOLE: _MOVED})
-    sheet = Sheet(carried, once(visit.form), now.tenant, now, drafts.packed(fresh), why, moved)
-    return _form(visit, sheet)
+    was = drafts.unpacked(one(visit.form, "base"))
+    carried, moved = drafts.merged(draft, was or fresh, fresh)
+    base, why = drafts.packed(fresh), Refused(409, {WHOLE: _MOVED})
+    return _form(
+        visit,
+        Sheet(
+            carried,
+            once(visit.form),
+            now.tenant,
+            now,
+            base,
+            why,
+            moved,
+            is_outdated=True,
+            is_base_known=was is not None,
+        ),
+    )
 
 
 def _longer(draft: Draft) -> Draft:

@@ -28,7 +28,7 @@ from clickhouse_connect.driver.summary import QuerySummary
 
 from engine.core.accounting import Account
 from engine.runtime.history import rollups
-from engine.runtime.history.listings import DELIVERIES, Asked, Key, Listing, among, page_query, spans
+from engine.runtime.history.listings import DELIVERIES, Asked, Key, Listing, among, newest, page_query, wider
 from engine.runtime.history.rows import COLUMNS, Columns
 from engine.runtime.settings import Settings
 
@@ -295,11 +295,11 @@ class History:
 
     def page(self, listing: Listing, asked: Asked, after: Key | None, limit: int) -> list[Row]:
         """Up to `limit` rows, newest first, after the one with this key."""
-        rows: list[Row] = []
-        for span in spans(listing, asked, after):
+        span = newest(listing, asked, after)
+        rows = self.rows(*page_query(listing, span, after, limit))
+        while len(rows) < limit and span != asked:
+            span = wider(asked, span, after, len(rows) / limit)
             rows = self.rows(*page_query(listing, span, after, limit))
-            if len(rows) >= limit:
-                break
         return rows
 
     def delivery(self, delivery_id: str, tenant: str = "") -> Row | None:

@@ -6,13 +6,19 @@ which never changes: what is added meanwhile neither repeats nor hides a row.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 DAY_MS = 86_400_000
-_SPANS = (2, 16)
-"""Days; a page of 4.5 million rows of 30 days took 18 ms from one of them, 320 ms from all."""
+_SPARE = 100
+"""Candidates beyond a page: unmerged rows that say failed and are none, by a copy of an attempt's record."""
+_ENDS = frozenset({"delivered", "failed"})
+"""States that hardly a delivery leaves: of those that were once in one, a few more than a page are enough."""
+_FIRST_DAYS = 2
+"""A page of 4.5 million rows of 30 days took 18 ms from these, 320 ms from all."""
+_MANY_MS = 20 * DAY_MS
+"""Who has to look so far back looks at all: history is mostly kept for 30 days."""
 UNTIL_MAX = 10_413_791_999_999
 """The last millisecond that a DateTime64(3) holds."""
 Type = Literal["String", "UInt32", "UInt64"]
@@ -29,6 +35,16 @@ class Listing:
     columns: tuple[str, ...]
     filters: tuple[str, ...]
     """Columns that may be asked for by value; all are text."""
+    row: tuple[str, ...] = ()
+    """Columns that tell rows of the table apart, where its order is another than the list's: then candidates
+    are found in unmerged rows, and only they are merged. Right for what is asked by a final state alone."""
+    state: str = ""
+    """The only column that may be asked for by value and changes: then rows are not merged, but the highest
+    version of each is found among those that the other columns leave."""
+    rare: tuple[str, ...] = ()
+    """Those of few rows each, which have an index and never change."""
+    order: tuple[str, ...] = ()
+    """What the table is ordered by, where there is a rare filter."""
 
 
 DELIVERIES = Listing(
@@ -41,8 +57,13 @@ DELIVERIES = Listing(
         *("topic_partition", "topic_offset"),
     ),
     ("tenant", "endpoint_id", "status", "event_type", "message_id"),
+    rare=("message_id",),
+    order=("tenant", "endpoint_id", "accepted_at", "delivery_id"),
+    state="status",
 )
-FAILED = replace(DELIVERIES, time="updated_at")
+FAILED = replace(
+    DELIVERIES, time="updated_at", state="", row=("tenant", "endpoint_id", "accepted_at", "delivery_id")
+)
 """The same by when they came to be as they are: for those that ended, when they ended."""
 MESSAGES = Listing(
     "messages",
@@ -79,13 +100,33 @@ Key = Sequence[int | str]
 """Of a row: its time (milliseconds), then the values of the listing's key."""
 
 
-def spans(asked: Asked, after: Key | None) -> Iterator[Asked]:
-    """The newest days first, in the end all that was asked for: most pages are found in the first span."""
-    top = asked.until if after is None else min(asked.until, int(after[0]) + 1)
-    for days in _SPANS:
-        if (since := top - days * DAY_MS) > asked.since:
-            yield replace(asked, since=since)
-    yield asked
+def newest(listing: Listing, asked: Asked, after: Key | None) -> Asked:
+    """The newest days of what was asked for, where most pages are found; all of it if an index finds it."""
+    if _is_indexed(listing, asked):
+        return asked
+    return _back(asked, after, _FIRST_DAYS * DAY_MS)
+
+
+def wider(asked: Asked, span: Asked, after: Key | None, share: float) -> Asked:
+    """What to look at next, a span having had that share of a page, below 1: in the end all."""
+    looked_back = _top(asked, after) - span.since
+    if share == 0 or looked_back > _FIRST_DAYS * DAY_MS:
+        return asked
+    return _back(asked, after, int(looked_back * max(2, 1 / share)))
+
+
+def _back(asked: Asked, after: Key | None, length_ms: int) -> Asked:
+    """The last of what was asked for; all of it where little would be left out."""
+    since = _top(asked, after) - length_ms
+    return replace(asked, since=since) if asked.since < since and length_ms < _MANY_MS else asked
+
+
+def _top(asked: Asked, after: Key | None) -> int:
+    return asked.until if after is None else min(asked.until, int(after[0]) + 1)
+
+
+def _is_indexed(listing: Listing, asked: Asked) -> bool:
+    return not set(listing.rare).isdisjoint(asked.values)
 
 
 def page_query(
@@ -94,7 +135,7 @@ def page_query(
     """(SQL, parameters) of a page; the text is made of names in this file, never of what was given."""
     if unknown := set(asked.values) - set(listing.filters):
         raise ValueError(f"{listing.table} cannot be listed by {', '.join(sorted(unknown))}")
-    conditions = [f"{name} = {{{name}:String}}" for name in listing.filters if name in asked.values]
+    conditions = [_is(listing, name) for name in listing.filters if name in asked.values]
     conditions += [f"{listing.time} >= {_time('since')}", f"{listing.time} < {_time('until')}"]
     parameters: dict[str, object] = {**asked.values, "since": asked.since, "until": asked.until}
     if after is not None:
@@ -104,11 +145,62 @@ def page_query(
         conditions.append(f"{listing.time} <= {_time('after')}")
         conditions.append(f"({_order(listing, '')}) < ({', '.join((_time('after'), *keys))})")
         parameters |= dict(zip(("after", *names), after, strict=True))
+    parameters["limit"] = limit
+    if listing.state and not _is_indexed(listing, asked):
+        return _latest(listing, asked, conditions), parameters
+    where, order = " AND ".join(conditions), _order(listing, " DESC")
+    chosen = f" AND {_candidates(listing, where, order)}" if listing.row else ""
     sql = (
-        f"SELECT {', '.join(listing.columns)} FROM {listing.table} FINAL WHERE {' AND '.join(conditions)}"  # noqa: S608
-        f" ORDER BY {_order(listing, ' DESC')} LIMIT {{limit:UInt32}}"
+        f"SELECT {', '.join(listing.columns)} FROM {listing.table} FINAL WHERE {where}{chosen}"  # noqa: S608
+        f" ORDER BY {order} LIMIT {{limit:UInt32}}"
     )
-    return sql, {**parameters, "limit": limit}
+    return sql, parameters
+
+
+def _latest(listing: Listing, asked: Asked, conditions: Sequence[str]) -> str:
+    """SQL of a page without FINAL, which merges whatever the days hold and costs by their parts.
+
+    A row in a state was once written in it: so only those are looked at that ever were.
+    """
+    state, order = _equals(listing.state), _order(listing, " DESC")
+    fixed = " AND ".join(each for each in conditions if each != state)
+    columns, table = ", ".join(listing.columns), listing.table
+    latest = f"ORDER BY {order}, version DESC LIMIT 1 BY {', '.join(listing.order)}"
+    if listing.state not in asked.values:
+        return f"SELECT {columns} FROM {table} PREWHERE {fixed} {latest} LIMIT {{limit:UInt32}}"  # noqa: S608
+    key = ", ".join((listing.time, *listing.key))
+    few = f" ORDER BY {order} LIMIT 1 BY {key} LIMIT {{limit:UInt32}} + {_SPARE}"
+    candidates = f"SELECT {key} FROM {table} PREWHERE {fixed} AND {state}"  # noqa: S608
+    return (
+        f"SELECT {columns} FROM (SELECT {columns} FROM {table} PREWHERE {fixed} WHERE ({key}) IN"  # noqa: S608
+        f" ({candidates}{few if asked.values[listing.state] in _ENDS else ''}) {latest})"
+        f" WHERE {state} ORDER BY {order} LIMIT {{limit:UInt32}}"
+    )
+
+
+def _is(listing: Listing, name: str) -> str:
+    """A filter by value; a rare one by its index, which FINAL alone does not use."""
+    condition = _equals(name)
+    return among(listing.table, listing.order, condition) if name in listing.rare else condition
+
+
+def _equals(name: str) -> str:
+    return f"{name} = {{{name}:String}}"
+
+
+def among(table: str, order: tuple[str, ...], condition: str) -> str:
+    """Whether a row is among those, merged or not, that a condition on what never changes of a row finds."""
+    names = ", ".join(order)
+    return f"({names}) IN (SELECT {names} FROM {table} WHERE {condition})"  # noqa: S608
+
+
+def _candidates(listing: Listing, where: str, order: str) -> str:
+    """The condition that a row is one of the first that are found without merging the whole table."""
+    row = ", ".join(listing.row)
+    return (
+        f"({row}) IN (SELECT {row} FROM {listing.table} WHERE {where}"  # noqa: S608
+        f" ORDER BY {order} LIMIT 1 BY {row} LIMIT {{limit:UInt32}} + {_SPARE})"
+    )
 
 
 def _time(name: str) -> str:

@@ -1,4 +1,4 @@
-// What pages do beyond links and forms: times in the reader's zone, copying, dialogs, live parts, the theme.
+// What pages do beyond links and forms: times in the reader's zone, copying, live parts, the theme.
 "use strict";
 (function () {
   var root = document.documentElement;
@@ -62,8 +62,6 @@
     if (!target) return;
     if (target.dataset.copy !== undefined) copied(target, copyText(target.dataset.copy));
     if (target.dataset.copyFrom) copied(target, fetched(target.dataset.copyFrom).then(copyText));
-    if (target.dataset.opens) document.getElementById(target.dataset.opens).showModal();
-    if (target.dataset.closes !== undefined) target.closest("dialog").close();
     if (target.dataset.themeToggle !== undefined) toggleTheme();
   });
 
@@ -74,20 +72,6 @@
     try { localStorage.setItem("hooklog-theme", next); } catch (error) { /* only for this page, then */ }
     say(next === "dark" ? "Dark theme" : "Light theme");
   }
-
-  // A dialog's button works once the word is typed.
-  function checkWord(input) {
-    var button = input.form.querySelector("[data-needs-word]");
-    if (button) button.disabled = input.value.trim() !== input.dataset.word;
-  }
-  document.addEventListener("input", function (event) {
-    if (event.target.dataset.word !== undefined) checkWord(event.target);
-  });
-
-  document.addEventListener("change", function (event) {
-    var form = event.target.closest("form[data-autosubmit]");
-    if (form) form.submit();
-  });
 
   // Live parts: asked for while somebody can see them and is not at work in them.
   function isUsed(part) {
@@ -137,7 +121,6 @@
   });
 
   document.addEventListener("DOMContentLoaded", function () {
-    document.querySelectorAll("[data-word]").forEach(checkWord);
     root.classList.add("scripted");
     var here = document.querySelector("nav [aria-current]");
     if (here) here.scrollIntoView({ block: "nearest", inline: "center" });  // on phones the links scroll
