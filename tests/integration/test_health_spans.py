@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.api.health_queries import Told, told_of
-from engine.core.model import AttemptFinished
+from engine.core.model import AttemptFinished, Decision
 from engine.runtime.history.clickhouse import History
 from engine.runtime.history.rollups import touched
 from engine.runtime.history.rows import columns, finished_rows
@@ -97,9 +97,12 @@ def test_the_answer_is_that_of_all_attempts(
 def test_the_last_one_is_found_though_its_message_is_older_than_what_is_read(
     store: HistoryStore, history: History
 ) -> None:
-    """Two failed in one hour before the window; the later one's message is older than all of the window's."""
+    """Two failed in one hour before the window; the later one's message is older than all of the window's.
+
+    That attempt was made again, later, by a dispatcher that did not know: the first record counts.
+    """
     hour = NOW // HOUR * HOUR - 30 * HOUR
-    times = (  # accepted, attempted, what came of it
+    times: tuple[tuple[int, int, Decision], ...] = (  # accepted, attempted, what came of it
         (hour - 2 * HOUR, NOW - HOUR, "delivered"),
         (hour, hour + SECOND, "retry"),
         (hour - 5 * HOUR, hour + 2 * SECOND, "retry"),
@@ -109,7 +112,11 @@ def test_the_last_one_is_found_though_its_message_is_older_than_what_is_read(
         for n, (accepted, attempted, decision) in enumerate(times)
     ]
     rows = [finished_rows(record("attempts", n, each), each)["attempts"][0] for n, each in enumerate(made)]
+    copied = replace(made[2], attempted_at=hour + 9 * SECOND)
+    store.client.command("SYSTEM STOP MERGES attempts")
     history.insert("attempts", columns("attempts", rows), "")
+    copies = finished_rows(record("attempts", 7, copied), copied)["attempts"]
+    history.insert("attempts", columns("attempts", copies), "")
     history.roll_up(touched(rows))
     told = told_of(history, "acme", "ep", (NOW - 24 * HOUR) // 1000, NOW // 1000)
     assert answer(told) == expected(made, 24)
