@@ -48,7 +48,7 @@ def test_a_walk_from_login_to_a_messages_story(told: World, browser_page: Page) 
     expect(page.get_by_label("Body of the answer")).to_have_text("<script>alert(1)</script>")
     page.get_by_role("button", name="Copy as curl").click()
     expect(page.get_by_role("button", name="Copy as curl")).to_contain_text("Copied")
-    assert page.evaluate("navigator.clipboard.readText()").startswith("curl \\\n  -X POST")
+    assert page.evaluate("navigator.clipboard.readText()").startswith("curl \\\n  --globoff -X POST")
     page.get_by_role("heading", name="hooks.example.com/in").get_by_role("link").click()
     expect(page.get_by_role("heading", name="Health over time")).to_be_visible()
 

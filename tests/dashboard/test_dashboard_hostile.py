@@ -136,3 +136,14 @@ def test_tenants_are_chosen_on_pages_that_are_about_one(world: World, admin: Vis
         assert 'id="f-tenant"' in admin.get(path).text, path
     for path in ("message?id=m0", f"endpoints/{world.endpoints['acme']}", "event-types", "webhooks/new"):
         assert 'id="f-tenant"' not in admin.get(path).text, path
+
+
+@pytest.mark.parametrize("path", ["deliveries", "failed", "audit"])
+def test_a_wrong_filter_is_told_with_its_field(admin: Visitor, path: str) -> None:
+    """To a screen reader too, and without what only concerns addresses of the API."""
+    answer = admin.get(f"{path}?since=yesterday")
+    assert answer.status_code == 422
+    assert 'name="since" aria-describedby="e-since" aria-invalid="true"' in answer.text
+    assert 'id="e-since"' in answer.text
+    assert "RFC 3339" not in answer.text
+    assert "aria-invalid" not in admin.get(path).text

@@ -14,7 +14,7 @@ from engine.api.changes import find_changes
 from engine.api.dashboard import words
 from engine.api.dashboard.change_words import said_of
 from engine.api.dashboard.checks import PROBLEMS, Check, last_check
-from engine.api.dashboard.deliveries import WITHIN_S, names_of, utc_of
+from engine.api.dashboard.deliveries import WITHIN_S, names_of, utc_of, wrong_of
 from engine.api.dashboard.frame import NavItem
 from engine.api.dashboard.overview import Verdict
 from engine.api.dashboard.render import page
@@ -123,8 +123,7 @@ def _query_of(visit: Visit, given: Mapping[str, str]) -> tuple[ChangeQuery | Non
     try:
         return ChangeQuery.model_validate({"tenant": visit.tenant, **asked}), {}
     except ValidationError as error:
-        wrong = error.errors(include_url=False, include_context=False, include_input=False)
-        return None, {str(e["loc"][0]): e["msg"].removeprefix("Value error, ") for e in wrong}
+        return None, wrong_of(error)
 
 
 def _next_url(visit: Visit, given: Mapping[str, str], query: ChangeQuery, cursor: str | None) -> str | None:

@@ -11,7 +11,7 @@ from engine.runtime.history.clickhouse import Row
 
 DETAILS_MAX = 240
 """Characters of a line; the API's route has all of it."""
-_ONLY_FOR_PROGRAMS = frozenset({"version", "ends", "epoch", "command_id"})
+_ONLY_FOR_PROGRAMS = frozenset({"version", "ends", "epoch", "command_id", "data_key_id"})
 _NOTHING: tuple[object, ...] = (None, "", 0, [])
 _TIMES = frozenset({"since", "until"})
 _MILLISECONDS = frozenset({"timeout_ms", "retry_policy"})

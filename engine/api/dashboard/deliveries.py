@@ -28,6 +28,7 @@ _MINUTE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d)?")
 _FILTERS = ("endpoint", "event_type", "status")
 KNOWN = frozenset({*_FILTERS, "since", "until", "within", "id", "live", "cursor"})
 """What the address of the page may hold, besides the tenant; anything else is left out."""
+_FOR_PROGRAMS = " (RFC 3339"
 _CHOICES_MAX = 100
 _US = 1_000_000
 
@@ -86,8 +87,16 @@ def query_of(visit: Visit, given: Mapping[str, str]) -> tuple[DeliveryQuery | No
     try:
         return DeliveryQuery.model_validate({"tenant": visit.tenant, **chosen}), {}
     except ValidationError as error:
-        wrong = error.errors(include_url=False, include_context=False, include_input=False)
-        return None, {str(e["loc"][0]): e["msg"].removeprefix("Value error, ") for e in wrong}
+        return None, wrong_of(error)
+
+
+def wrong_of(error: ValidationError) -> dict[str, str]:
+    """What is wrong by field, in words for people: what only concerns URLs of the API is left out."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    return {
+        str(each["loc"][0]): each["msg"].removeprefix("Value error, ").partition(_FOR_PROGRAMS)[0]
+        for each in found
+    }
 
 
 def utc_of(text: str) -> str:

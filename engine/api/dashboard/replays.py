@@ -11,7 +11,7 @@ from fastapi import APIRouter, Response
 from pydantic import ValidationError
 
 from engine.api.dashboard import words
-from engine.api.dashboard.deliveries import Named, names_of, utc_of
+from engine.api.dashboard.deliveries import Named, names_of, utc_of, wrong_of
 from engine.api.dashboard.frame import NavItem
 from engine.api.dashboard.overview import endpoints_of
 from engine.api.dashboard.render import done, page
@@ -172,9 +172,7 @@ def _input(visit: Visit, given: Mapping[str, str], *, dry_run: bool) -> ReplayIn
     try:
         return ReplayInput.model_validate(asked)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_context=False, include_input=False)
-        said = (FieldError(str(e["loc"][0]), e["msg"].removeprefix("Value error, ")) for e in found)
-        raise wrong(*said) from None
+        raise wrong(*(FieldError(name, said) for name, said in wrong_of(error).items())) from None
 
 
 def _rate(text: str) -> float | None:
