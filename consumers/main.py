@@ -21,6 +21,7 @@ from engine.runtime.settings import Settings, SettingsError
 from engine.runtime.topics import GROUPS
 from engine.runtime.vitals import State
 
+_NO_BROKER = "no broker answers: see HOOKLOG_KAFKA, and the broker's own log"
 _LOG = telemetry.logger("main")
 
 
@@ -74,16 +75,12 @@ class _Process:
     def look(self) -> State:
         """How it goes, by what is most at fault; sets the gauges."""
         if self._log is None:
-            return State("waits for the broker")
+            export((), False, self._name)
+            return State(f"not started: {_NO_BROKER}")
         answers = self._log.answers()
         export(self._log.signs, answers, self._name)
         noted = self._log.state()
-        trouble = (
-            self._ended()
-            or self._starting()
-            or ("" if answers else "no broker answers: see HOOKLOG_KAFKA, and the broker's own log")
-            or noted.trouble
-        )
+        trouble = self._ended() or self._starting() or ("" if answers else _NO_BROKER) or noted.trouble
         return State(trouble, noted.stuck)
 
     def _ended(self) -> str:

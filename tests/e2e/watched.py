@@ -187,7 +187,12 @@ _SIGNS: Mapping[str, Callable[[Watched], bool]] = {
     "the replay's attempts are known": lambda scene: (
         scene.counts("SELECT count() FROM delivery_attempts WHERE trigger = 'replay'") > 0
     ),
-    "hours are rolled up": lambda scene: scene.counts("SELECT sum(attempts) FROM endpoint_hours") > 0,
+    "hours hold every attempt": lambda scene: all(
+        scene.counts(f"SELECT sum(attempts) FROM endpoint_hours WHERE endpoint_id = '{endpoint}'")
+        == scene.counts(f"SELECT count() FROM delivery_attempts WHERE endpoint_id = '{endpoint}'")
+        for name, endpoint in scene.endpoints.items()
+        if name != "dead"  # its circuit probes on
+    ),
     "the accounting was checked": lambda scene: (
         scene.evaluate("max(hooklog_accounting_checked_timestamp_seconds) > 0") != []
     ),
