@@ -13,7 +13,7 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[embedded,test]'
 	touch $@
 
-demo: setup  ## the main job, on the embedded stack, with receivers that check everything
+demo: setup  ## messages all the way, on the embedded stack, to receivers that check everything
 	$(BIN)/hooklog demo
 
 dev: setup  ## the embedded stack, until Ctrl-C

@@ -15,10 +15,11 @@ from engine.api.ids import IdempotencyKey, claim, nobodys, origin, text_of
 from engine.api.models import Input
 from engine.api.problems import Problem
 from engine.api.replays import ROUTE, ReplayAnswer, ReplayInput, start
-from engine.api.resends import ResentAnswer, made_since, place_of, resend, what_of
+from engine.api.resends import ResentAnswer, resend
 from engine.api.services import Services
 from engine.runtime.history.clickhouse import Row
 from engine.runtime.history.listings import DAY_MS, DELIVERIES, Asked
+from engine.runtime.history.made_since import made_since, place_of, what_of
 
 router = APIRouter(prefix="/bots/webhooks/bot", tags=["meeting baas"], route_class=StrictRoute)
 LOOKED_AT = 500
@@ -102,7 +103,7 @@ async def _of_bot(services: Services, tenant: str, bot_id: str) -> tuple[list[Ro
     looked_at = [row for row in rows[:LOOKED_AT] if row["endpoint_id"] in enabled]
     found = await asyncio.to_thread(_about, services, looked_at, bot_id)
     newest_of_each = {what_of(row): row for row in reversed(found)}
-    since = await asyncio.to_thread(made_since, services, list(newest_of_each.values()))
+    since = await asyncio.to_thread(made_since, services.history, list(newest_of_each.values()))
     return [row for what, row in newest_of_each.items() if what not in since], len(rows) <= LOOKED_AT
 
 

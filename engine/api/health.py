@@ -11,11 +11,11 @@ from pydantic import BaseModel, Field
 
 from engine.api.auth import CanRead, Needed
 from engine.api.endpoints import known
-from engine.api.health_queries import Told, told_of
 from engine.api.timeline import time_text
 from engine.core.cause import likely_cause
 from engine.core.endpoint import Endpoint
 from engine.core.lane import Lane
+from engine.runtime.history.endpoint_health import Told, told_of
 
 router = APIRouter(prefix="/v1/endpoints", tags=["endpoints"])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from datetime import datetime
 
 from fastapi import APIRouter
@@ -21,17 +20,6 @@ from engine.runtime.replaying.originals import GONE
 
 router = APIRouter(prefix="/v1/deliveries", tags=["history"])
 _TEST = "cmd_"
-What = tuple[str, tuple[int, int]]
-"""An endpoint, and where the message is that it was to get."""
-MADE_SINCE = """
-SELECT endpoint_id, topic_partition, topic_offset, min(last) AS best FROM (
-    SELECT endpoint_id, topic_partition, topic_offset, argMax(status, version) AS last FROM deliveries
-    WHERE tenant IN {tenants:Array(String)} AND endpoint_id IN {endpoints:Array(String)}
-        AND message_id IN {messages:Array(String)}
-    GROUP BY tenant, endpoint_id, accepted_at, delivery_id, topic_partition, topic_offset
-)
-WHERE last IN ('delivered', 'pending') GROUP BY endpoint_id, topic_partition, topic_offset
-"""  # the best: delivered is before pending; without FINAL, which the index by message does not help
 
 
 class ResentAnswer(BaseModel):
@@ -81,24 +69,3 @@ def _command(services: Services, by: tuple[Caller, Origin], delivery: Row) -> Re
         int(str(delivery["topic_offset"])),
         int(updated_at.timestamp() * 1_000_000) if delivery["status"] == "failed" else 0,
     )
-
-
-def made_since(services: Services, rows: Sequence[Row]) -> dict[What, str]:
-    """What has been delivered since these failed, or is on its way, and which of the two; blocks."""
-    asked = {
-        "tenants": sorted({str(row["tenant"]) for row in rows}),
-        "endpoints": sorted({str(row["endpoint_id"]) for row in rows}),
-        "messages": sorted({str(row["message_id"]) for row in rows}),
-    }
-    found = services.history.rows(MADE_SINCE, asked) if rows else []
-    return {what_of(row): str(row["best"]) for row in found}
-
-
-def what_of(row: Row) -> What:
-    """What a delivery is of."""
-    return str(row["endpoint_id"]), place_of(row)
-
-
-def place_of(row: Row) -> tuple[int, int]:
-    """Where a delivery's message is: partition and offset."""
-    return int(str(row["topic_partition"])), int(str(row["topic_offset"]))

@@ -31,7 +31,7 @@ def demo(
     ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave it running until Ctrl-C.")] = False,
 ) -> None:
-    """Deliver 2,000 real events to receivers that check everything; exit status 0 if all is right."""
+    """Deliver 2,300 events to receivers that check everything; exit status 0 if all is right."""
     from engine.dev.demo.run import run_demo  # noqa: PLC0415
 
     raise typer.Exit(run_demo(folder, keep=keep))

@@ -37,10 +37,16 @@ class ShotError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """A page to take a picture of; `path` is below /dashboard."""
+    """A page to take a picture of; `path` is below /dashboard.
+
+    Before that, fields (by id) are filled and boxes ticked, and then the button is pressed that says `press`.
+    """
 
     name: str
     path: str
+    fills: Sequence[tuple[str, str]] = ()
+    ticks: Sequence[str] = ()
+    press: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +73,18 @@ _FIXED = (
     Shot("replay-new", "replays/new"),
     Shot("webhooks", "webhooks"),
     Shot("webhook-new", "webhooks/new"),
+    Shot("webhook-refused", "webhooks/new", [("#f-url", "nowhere")], press="Add the endpoint"),
+    Shot(
+        "webhook-made",
+        "webhooks/new",
+        [("#f-url", "https://example.com/webhooks"), ("#f-owner", "pictures")],
+        press="Add the endpoint",
+    ),
     Shot("keys", "keys"),
+    Shot("key-new", "keys/new"),
+    Shot("key-made", "keys/new", [("#f-description", "pictures")], ["read"], "Make the key"),
     Shot("event-types", "event-types"),
+    Shot("event-type-new", "event-types/new"),
     Shot("audit", "audit"),
     Shot("nothing-found", "deliveries?event_type=none"),
     Shot("wrong-filter", "failed?since=yesterday"),
@@ -83,8 +99,19 @@ def found(url: str, key: str) -> list[Shot]:
         replay = _first(http, "replays")
     shots = []
     if failed:
-        shots.append(Shot("endpoint", f"endpoints/{failed['endpoint_id']}"))
-        shots.append(Shot("story", f"message?id={failed['message_id']}&tenant={failed['tenant']}"))
+        of, settings = f"tenant={failed['tenant']}", f"webhooks/{failed['endpoint_id']}"
+        shots += [
+            Shot("endpoint", f"endpoints/{failed['endpoint_id']}"),
+            Shot("story", f"message?id={failed['message_id']}&{of}"),
+            Shot("webhook-edit", f"{settings}/edit"),
+            Shot("rotate", f"{settings}/rotate"),
+            Shot("rotated", f"{settings}/rotate", press="Rotate"),
+            Shot("test", f"{settings}/test"),
+            Shot("tested", f"{settings}/test", press="Send"),
+            Shot("disable", f"{settings}/disable"),
+            Shot("delete", f"{settings}/delete"),
+            Shot("replay-preview", f"replays/new?{of}&only=failed", press="Count first"),
+        ]
     if replay:
         shots.append(Shot("replay", f"replays/{replay['id']}"))
     return shots
@@ -153,6 +180,12 @@ def _log_in(page: Page, url: str, key: str) -> None:
 def _shot(page: Page, shot: Shot, view: View, where: tuple[str, Path]) -> Path:
     url, folder = where
     page.goto(f"{url}/dashboard/{shot.path}")
+    for field, text in shot.fills:
+        page.locator(field).fill(text)
+    for value in shot.ticks:
+        page.locator(f"input[value='{value}']").check()
+    if shot.press:
+        page.get_by_role("button", name=shot.press, exact=True).click()
     page.wait_for_timeout(_SETTLED_MS)
     width, height = view.viewport
     whole = int(page.evaluate("document.documentElement.scrollHeight"))

@@ -1,6 +1,6 @@
 """Progress: which inputs are done, what to commit, and what to read back on assignment.
 
-Three rules make every hop safe without transactions (design.md, section 3;
+Three rules make every hop safe without transactions (docs/design.md;
 docs/adr/0002). Outputs name their input in the header `cause`. An input is
 done only when all its outputs are acknowledged, and the commit is the lowest
 input that is not done. The commit's metadata says, for each output partition,

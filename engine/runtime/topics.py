@@ -1,4 +1,4 @@
-"""The topics, as design.md section 2 lists them, and the groups that read them."""
+"""The topics, as docs/design.md lists them, and the groups that read them."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,24 @@ def test_changed_migration_is_refused(
     monkeypatch.setattr(migration, "MIGRATIONS", tmp_path)
     migrate(client, settings)
     (tmp_path / "0001_messages.sql").write_text("SELECT 1;\n")
+    with pytest.raises(MigrationError, match="0001_messages"):
+        migrate(client, settings)
+
+
+def test_a_migration_may_take_over_from_an_earlier_text(
+    bare: tuple[Client, Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was applied by a text that the new one names is applied; by any other it is refused."""
+    client, settings = bare
+    for path in MIGRATIONS.glob("*.sql"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    monkeypatch.setattr(migration, "MIGRATIONS", tmp_path)
+    migrate(client, settings)
+    file = tmp_path / "0001_messages.sql"
+    before = file.read_text()
+    file.write_text(f"-- Also: {sha256(before.encode()).hexdigest()} (tables made by it will do)\n{before}")
+    assert migrate(client, settings) == []
+    file.write_text(f"-- Also: {sha256(b'another').hexdigest()} (tables made by it will do)\n{before}")
     with pytest.raises(MigrationError, match="0001_messages"):
         migrate(client, settings)
 

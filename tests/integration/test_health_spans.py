@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.api.health_queries import Told, told_of
 from engine.core.model import AttemptFinished, Decision
 from engine.runtime.history.clickhouse import History
+from engine.runtime.history.endpoint_health import Told, told_of
 from engine.runtime.history.rollups import touched
 from engine.runtime.history.rows import columns, finished_rows
 from tests.integration.history_fixtures import NOW, SECOND, attempt, record

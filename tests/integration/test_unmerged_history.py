@@ -10,14 +10,15 @@ from random import Random
 
 import pytest
 
-from engine.api.dashboard import queries
-from engine.api.health_queries import told_of
-from engine.api.resends import MADE_SINCE
 from engine.core.change import EndpointSettings
 from engine.core.endpoint import Endpoint
 from engine.core.model import AttemptFinished, Skipped
+from engine.runtime.history import overview
 from engine.runtime.history.clickhouse import Row as Shown
+from engine.runtime.history.endpoint_attempts import recent_attempts, steps
+from engine.runtime.history.endpoint_health import told_of
 from engine.runtime.history.listings import DELIVERIES, Asked
+from engine.runtime.history.made_since import made_since, what_of
 from engine.runtime.history.rollups import touched
 from engine.runtime.history.rows import Row, columns, finished_rows, routed_rows
 from tests.integration.history_fixtures import NOW, SECOND, TOPIC, Store, attempt, batch, record, routing
@@ -154,7 +155,7 @@ def test_what_waits(told: Store) -> None:
             " WHERE status = 'pending' AND ({tenant:String} = '' OR tenant = {tenant:String})",
             {"tenant": tenant},
         ).rows
-        found = asyncio.run(queries.pending(told.history, tenant, NOW))
+        found = asyncio.run(overview.pending(told.history, tenant, NOW))
         assert (found.count, found.overdue) == (pending, overdue)
         assert tenant == "nobody" or 0 < found.overdue < found.count
 
@@ -197,7 +198,7 @@ def test_an_endpoints_newest_attempts_and_chart(told: Store) -> None:
     """The same attempts as the view has; steps of hours add up to those of minutes."""
     for id, tenant in ENDPOINTS.items():
         endpoint = Endpoint(id, tenant, EndpointSettings("https://a.example.com/"))
-        found = queries.recent_attempts(told.history, endpoint, NOW, 500)
+        found = recent_attempts(told.history, endpoint, NOW, 500)
         view = "SELECT delivery_id, attempt, outcome, attempted_at, trigger FROM attempts FINAL"
         where = f" WHERE endpoint_id = '{id}' ORDER BY attempted_at DESC, attempt DESC"
         names = ("delivery_id", "attempt", "outcome", "attempted_at", "trigger")
@@ -205,8 +206,8 @@ def test_an_endpoints_newest_attempts_and_chart(told: Store) -> None:
         assert newest == told.history.query(view + where).rows[: len(newest)]
         assert newest
         first = NOW // DAY * 86_400 - 29 * 86_400
-        long = queries.steps(told.history, endpoint, first, 7_200, 360)
-        short = queries.steps(told.history, endpoint, first, 1_800, 1_440)
+        long = steps(told.history, endpoint, first, 7_200, 360)
+        short = steps(told.history, endpoint, first, 1_800, 1_440)
         assert sum(step.successes + step.failures for step in long) > 0
         assert [(step.successes, step.failures) for step in long] == [
             (sum(s.successes for s in short[n : n + 4]), sum(s.failures for s in short[n : n + 4]))
@@ -216,12 +217,15 @@ def test_an_endpoints_newest_attempts_and_chart(told: Store) -> None:
 
 def test_what_was_made_since(told: Store) -> None:
     """Deliveries of some messages that are delivered or wait, the best of each."""
-    some = {"tenants": ["acme"], "endpoints": ["ep1", "ep2"], "messages": [f"m{n}" for n in range(0, 60, 2)]}
+    of = "tenant = 'acme' AND topic_offset % 2 = 0"
+    some = told.history.rows(f"SELECT * FROM deliveries FINAL WHERE {of}")
     expected = told.history.query(
         "SELECT endpoint_id, topic_partition, topic_offset, min(status) FROM deliveries FINAL"
-        " WHERE tenant = 'acme' AND topic_offset % 2 = 0 AND status IN ('delivered', 'pending')"
-        " GROUP BY ALL ORDER BY topic_offset"
+        f" WHERE {of} AND status IN ('delivered', 'pending') GROUP BY ALL"
     ).rows
-    found = told.history.query(MADE_SINCE, some).rows
-    assert sorted(found, key=lambda row: int(str(row[2]))) == expected
-    assert {row[3] for row in found} == {"delivered", "pending"}
+    found = made_since(told.history, some)
+    asked = {what_of(row) for row in some}
+    assert {what: best for what, best in found.items() if what in asked} == {
+        (str(endpoint), (partition, offset)): best for endpoint, partition, offset, best in expected
+    }
+    assert set(found.values()) == {"delivered", "pending"}

@@ -10,7 +10,7 @@ from http import HTTPStatus
 from fastapi import APIRouter, Response
 
 from engine.api.changes import find_changes
-from engine.api.dashboard import charts, queries
+from engine.api.dashboard import charts
 from engine.api.dashboard.change_words import said_of
 from engine.api.dashboard.overview import labels_of
 from engine.api.dashboard.render import page
@@ -22,6 +22,7 @@ from engine.api.history_models import ChangeQuery
 from engine.api.problems import Problem
 from engine.core.endpoint import Endpoint
 from engine.runtime.history.clickhouse import Row, UnavailableError
+from engine.runtime.history.endpoint_attempts import HOUR_S, recent_attempts, steps
 
 router = APIRouter()
 _ATTEMPTS_MAX = 20
@@ -40,7 +41,7 @@ class Range:
     @property
     def count(self) -> int:
         """How many steps."""
-        return self.hours * queries.HOUR_S // self.step_s
+        return self.hours * HOUR_S // self.step_s
 
 
 RANGES: Mapping[str, Range] = {
@@ -97,19 +98,19 @@ async def _figures(visit: Visit, endpoint: Endpoint, wanted: Range) -> Figures:
     first = now // _US // wanted.step_s * wanted.step_s - (wanted.count - 1) * wanted.step_s
     over = (first, wanted.step_s, wanted.count)
     about = ChangeQuery(tenant=endpoint.tenant, subject_id=endpoint.id, limit=_CHANGES_MAX)
-    health, steps, attempts, changes = await asyncio.gather(
+    health, made, attempts, changes = await asyncio.gather(
         get_health(endpoint.id, services, visit.caller, wanted.hours),
-        asyncio.to_thread(queries.steps, services.history, endpoint, *over),
-        asyncio.to_thread(queries.recent_attempts, services.history, endpoint, now, _ATTEMPTS_MAX),
+        asyncio.to_thread(steps, services.history, endpoint, *over),
+        asyncio.to_thread(recent_attempts, services.history, endpoint, now, _ATTEMPTS_MAX),
         find_changes(services, visit.caller, about),
     )
     series = [
-        charts.Series("ok", [step.successes for step in steps]),
-        charts.Series("bad", [step.failures for step in steps]),
+        charts.Series("ok", [step.successes for step in made]),
+        charts.Series("bad", [step.failures for step in made]),
     ]
     said = f"Attempts over time, {wanted.label.lower()}: {health.attempts}"
     shown = [{**row, "said": said_of(row)} for row in changes.rows]
-    return Figures(health, advice_of(health), charts.stacked(series, labels_of(steps), said), attempts, shown)
+    return Figures(health, advice_of(health), charts.stacked(series, labels_of(made), said), attempts, shown)
 
 
 ADVICE: Mapping[str, str] = {

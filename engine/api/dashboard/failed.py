@@ -19,9 +19,10 @@ from engine.api.history import find_failed
 from engine.api.history_models import DeliveryQuery
 from engine.api.ids import HEADER
 from engine.api.problems import FieldError, Problem, wrong
-from engine.api.resends import made_since, resend_delivery, what_of
+from engine.api.resends import resend_delivery
 from engine.api.timeline import cause_of
 from engine.runtime.history.clickhouse import Row
+from engine.runtime.history.made_since import made_since, what_of
 
 router = APIRouter()
 NAV = NavItem("failed", "Failed", "alert")
@@ -64,7 +65,7 @@ async def show_failed(visit: Reads) -> Response:
     if query is None:
         return _page(visit, 422, given=given, errors=errors)
     found = await find_failed(visit.services, visit.caller, query)
-    since = await asyncio.to_thread(made_since, visit.services, found.rows)
+    since = await asyncio.to_thread(made_since, visit.services.history, found.rows)
     names = names_of(visit, (str(row["endpoint_id"]) for row in found.rows))
     rows = [_row(row, names, since.get(what_of(row), "")) for row in found.rows]
     more = None if found.next is None else next_url(visit, "failed", query, found.next)

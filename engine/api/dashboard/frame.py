@@ -14,13 +14,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from engine.api.dashboard import charts, words
 from engine.api.dashboard.fresh import Shared
-from engine.api.dashboard.queries import Overview, Pending
 from engine.api.dashboard.session import PATH, Seal
 from engine.api.dashboard.throttle import Throttle
 from engine.api.models import AccountingAnswer
 from engine.api.services import Services
 from engine.core.directory import Scope
 from engine.core.profile import VERSION
+from engine.runtime.history.overview import Overview, Pending
 
 HTMX = "htmx-2.0.11.min.js"
 OVERVIEW_LASTS_S = 2.0

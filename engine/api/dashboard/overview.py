@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
 from fastapi import APIRouter, Response
 
-from engine.api.dashboard import charts, queries, words
+from engine.api.dashboard import charts, words
 from engine.api.dashboard.frame import NavItem
-from engine.api.dashboard.queries import Failing, Overview
 from engine.api.dashboard.render import page
 from engine.api.dashboard.visit import Reads, Visit
 from engine.core.cause import likely_cause
 from engine.core.endpoint import Endpoint
+from engine.runtime.history import overview as history
 from engine.runtime.history.clickhouse import UnavailableError
+from engine.runtime.history.endpoint_attempts import Minute
+from engine.runtime.history.overview import Failing, Overview
 
 router = APIRouter()
 NAV = NavItem("overview", "Overview", "pulse")
@@ -49,11 +51,11 @@ async def show_overview(visit: Reads) -> Response:
     asked = (services.history, tenant, services.context.clock.now())
     endpoints = endpoints_of(visit)
     try:
-        waiting = partial(visit.frame.pending.get, tenant, partial(queries.pending, *asked))
-        found = await visit.frame.overviews.get(tenant, partial(queries.overview, *asked, waiting))
+        waiting = partial(visit.frame.pending.get, tenant, partial(history.pending, *asked))
+        found = await visit.frame.overviews.get(tenant, partial(history.overview, *asked, waiting))
     except UnavailableError:
         return page(visit, "overview.html", found=None, endpoints=endpoints, verdict=AWAY)
-    failing = queries.still_there(found.failing, services.configuration.endpoints)
+    failing = _still_there(found.failing, services.configuration.endpoints)
     return page(
         visit,
         "overview.html",
@@ -97,6 +99,12 @@ def verdict_of(found: Overview, failing: int, endpoints: int) -> Verdict:
     return Verdict("ok", "Everything is working", "No endpoint is failing, and no retry is late.")
 
 
+def _still_there(failing: Sequence[Failing], endpoints: Mapping[str, Endpoint]) -> list[Failing]:
+    """Those that are enabled and not deleted."""
+    known = ((each, endpoints.get(each.endpoint_id)) for each in failing)
+    return [each for each, endpoint in known if endpoint and endpoint.enabled and not endpoint.deleted]
+
+
 def _row(visit: Visit, failing: Failing) -> FailingRow:
     endpoint = visit.services.configuration.endpoints[failing.endpoint_id]
     return FailingRow(failing, endpoint.settings.url, likely_cause(failing.error_class))
@@ -112,7 +120,7 @@ def _chart(found: Overview) -> object:
     return charts.stacked(series, labels_of(found.minutes), said)
 
 
-def labels_of(minutes: Sequence[queries.Minute]) -> list[str]:
+def labels_of(minutes: Sequence[Minute]) -> list[str]:
     """What a column of the chart stands for."""
     return [
         f"{words.moment(minute.at * _US)}: {minute.successes} succeeded, {minute.failures} failed"

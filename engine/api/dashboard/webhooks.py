@@ -19,7 +19,8 @@ from engine.api.endpoints import delete_endpoint, disable_endpoint, enable_endpo
 from engine.api.models import EndpointAnswer
 from engine.api.problems import Problem
 from engine.core.lane import Lane
-from engine.runtime.history.clickhouse import History, Row, UnavailableError
+from engine.runtime.history.clickhouse import Row, UnavailableError
+from engine.runtime.history.endpoint_attempts import last_outcomes
 
 router = APIRouter()
 NAV = NavItem("webhooks", "Webhooks", "hook", "Settings")
@@ -29,14 +30,6 @@ _US = 1_000_000
 WORD = "delete"
 State = Literal["healthy", "failing", "disabled", "quiet", ""]
 """Quiet: enabled, and nothing was sent in the last day. Empty: the history cannot be asked."""
-_LATELY = """
-SELECT endpoint_id, maxIf(minute, outcome = 'success') AS succeeded,
-       maxIf(minute, outcome != 'success') AS failed
-FROM health_1m FINAL
-WHERE tenant IN {tenants:Array(String)} AND endpoint_id IN {ids:Array(String)}
-AND minute >= toDateTime({since:Int64}, 'UTC')
-GROUP BY endpoint_id
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +56,12 @@ async def _listed(visit: Visit, found: Sequence[EndpointAnswer]) -> tuple[list[L
     since = services.context.clock.now() // _US - _LATELY_S
     lanes = await asyncio.to_thread(services.circuits.among, [each.id for each in found])
     try:
-        told = await asyncio.to_thread(_lately, services.history, found, since)
+        told = await asyncio.to_thread(
+            last_outcomes, services.history, [(e.tenant, e.id) for e in found], since
+        )
     except UnavailableError:
         return [Listed(each, "" if each.enabled else "disabled", lanes[each.id]) for each in found], True
     return [Listed(each, _state(each, told.get(each.id)), lanes[each.id]) for each in found], False
-
-
-def _lately(history: History, found: Sequence[EndpointAnswer], since: int) -> dict[str, Row]:
-    """When each endpoint last succeeded and failed, by its id; those that were sent nothing are not there."""
-    if not found:
-        return {}
-    tenants, ids = sorted({each.tenant for each in found}), [each.id for each in found]
-    rows = history.rows(_LATELY, {"tenants": tenants, "ids": ids, "since": since})
-    return {str(row["endpoint_id"]): row for row in rows}
 
 
 def _state(endpoint: EndpointAnswer, told: Row | None) -> State:

@@ -11,15 +11,12 @@ import argparse
 import asyncio
 import base64
 import os
-import re
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from http.client import HTTPConnection
-from http.cookies import SimpleCookie
 from urllib.parse import urlencode
 
 import uvicorn
@@ -36,6 +33,7 @@ from engine.dev.bench.processes import machine
 from engine.dev.bench.queries import DAYS, fill
 from engine.dev.bench.scenario import BenchError
 from engine.dev.bench.storage import Storage, storage
+from engine.dev.bench.visitor import Visitor
 from engine.dev.demo.report import table
 from engine.dev.process import free_port, port_is_free, wait_until
 from engine.ports import Output
@@ -46,8 +44,6 @@ from engine.runtime.memory import MemoryLog
 
 ENDPOINTS, TENANTS, PARTITIONS = 5_000, 50, 8
 _KEY = "hl_admin_for_a_benchmark"
-_TOKEN = re.compile(r'name="csrf" value="([^"]+)"')
-_FORM = "application/x-www-form-urlencoded"
 _STARTS_WITHIN_S = 30.0
 _PATHS = (
     *("overview", "overview?tenant=tenant_7"),
@@ -80,42 +76,6 @@ class Took:
     ordered: Sequence[float]
     """All, ascending."""
     weight: int
-
-
-class Visitor:
-    """A browser without a screen: one connection, a session, no cache. Blocks."""
-
-    def __init__(self, port: int) -> None:
-        self._http = HTTPConnection("127.0.0.1", port, timeout=60)
-        self._cookies: SimpleCookie = SimpleCookie()
-
-    def log_in(self) -> None:
-        """Begin a session with the platform's key; BenchError if it is refused."""
-        found = _TOKEN.search(self._ask("GET", "login", 200).decode())
-        if found is None:
-            raise BenchError("the login has no form")
-        self._ask("POST", "login", 303, urlencode({"key": _KEY, "csrf": found[1]}))
-
-    def get(self, path: str) -> bytes:
-        """Return a page by its path below /dashboard; BenchError if it is no success."""
-        return self._ask("GET", path, 200)
-
-    def close(self) -> None:
-        """Let go of the connection."""
-        self._http.close()
-
-    def _ask(self, method: str, path: str, expected: int, body: str | None = None) -> bytes:
-        headers = {"Cookie": "; ".join(f"{n}={each.value}" for n, each in self._cookies.items())}
-        if body is not None:
-            headers["Content-Type"] = _FORM
-        self._http.request(method, f"/dashboard/{path}", body, headers)
-        answer = self._http.getresponse()
-        content = answer.read()
-        if answer.status != expected:
-            raise BenchError(f"{method} {path} answered {answer.status}: {content[:200]!r}")
-        for line in answer.msg.get_all("set-cookie", []):
-            self._cookies.load(line)
-        return content
 
 
 def make_context(store: Storage, port: int) -> Context:
@@ -159,8 +119,8 @@ async def serving(context: Context) -> AsyncIterator[None]:
 
 def measure(port: int, paths: Sequence[str], times: int) -> Iterator[Took]:
     """Ask for every page so many times; blocks."""
-    visitor = Visitor(port)
-    visitor.log_in()
+    visitor = Visitor("127.0.0.1", port)
+    visitor.log_in(_KEY)
     for path in paths:
         taken, weight = [], 0
         for _ in range(times):

@@ -1,4 +1,4 @@
-"""The product with one rule of design.md, section 3, broken: each mutant must turn the chaos test red.
+"""The product with one of the three rules of docs/design.md broken: each mutant must turn the chaos test red.
 
 `python -m engine.dev.chaos.mutants NAME GROUP` breaks the rule in this process and then does what
 `hooklog run GROUP` does. The product has no switch for any of it.

@@ -1,1 +1,1 @@
-"""The main job on real input, judged by code that shares nothing with the product."""
+"""Messages all the way to receivers, judged by code that shares nothing with the product."""

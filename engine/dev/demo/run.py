@@ -1,4 +1,4 @@
-"""The main job on real input: events from a file, through Kafka, to receivers that check everything."""
+"""Messages from a file, through Kafka, to receivers that check everything."""
 
 from __future__ import annotations
 

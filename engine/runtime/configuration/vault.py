@@ -1,4 +1,4 @@
-"""Envelope encryption of signing secrets and of header values (design.md, section 7).
+"""Envelope encryption of signing secrets and of header values (docs/adr/0011).
 
 master key -> data key per tenant (wrapped, in `directory`) -> secret
 (AES-256-GCM, NIST SP 800-38D, 96-bit random nonces). The associated data

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from threading import Lock
 from urllib.parse import urlsplit
 
@@ -152,12 +153,13 @@ class Table:
 
 _OF_MESSAGE = "message_id = {message:String} AND ({tenant:String} = '' OR tenant = {tenant:String})"
 _MESSAGES = among("messages", ("tenant", "accepted_at", "topic_partition", "topic_offset"), _OF_MESSAGE)
-_MESSAGE = f"SELECT * FROM accepted_messages WHERE {_MESSAGES} ORDER BY accepted_at DESC LIMIT 1"  # noqa: S608
+_MESSAGE = f"SELECT * FROM accepted_messages WHERE {_MESSAGES} ORDER BY accepted_at DESC LIMIT 100"  # noqa: S608
 _TENANTS = "SELECT DISTINCT tenant FROM accepted_messages WHERE message_id = {message:String} LIMIT 6"
-_OF_DELIVERIES = among("deliveries", DELIVERIES.order, _OF_MESSAGE)
-_DELIVERIES = f"SELECT * FROM delivery_status WHERE {_OF_DELIVERIES} ORDER BY accepted_at, endpoint_id"  # noqa: S608
-_OF_ATTEMPTS = among("attempts", DELIVERIES.order, _OF_MESSAGE)
-_ATTEMPTS = f"SELECT * FROM delivery_attempts WHERE {_OF_ATTEMPTS} ORDER BY attempted_at, attempt"  # noqa: S608
+# Of when the messages of that id were accepted: so a day or two are read, and not the index of every part.
+_OF_TIMES = """tenant = {tenant:String} AND message_id = {message:String}
+AND accepted_at IN (SELECT fromUnixTimestamp64Milli(arrayJoin({times:Array(Int64)}), 'UTC'))"""
+_DELIVERIES = f"SELECT * FROM delivery_status WHERE {_OF_TIMES} ORDER BY accepted_at, endpoint_id"  # noqa: S608
+_ATTEMPTS = f"SELECT * FROM delivery_attempts WHERE {_OF_TIMES} ORDER BY attempted_at, attempt"  # noqa: S608
 _DELIVERY = f"""SELECT {", ".join(DELIVERIES.columns)} FROM deliveries FINAL
 WHERE delivery_id = {{delivery:String}} AND ({{tenant:String}} = '' OR tenant = {{tenant:String}}) LIMIT 1"""  # noqa: S608
 _ATTEMPTS_OF = """SELECT * FROM delivery_attempts WHERE tenant = {tenant:String}
@@ -206,6 +208,12 @@ LEFT JOIN (
 ) AS requests USING (tenant, endpoint_id)
 ORDER BY tenant, endpoint_id
 """
+
+
+def milliseconds(at: object) -> int:
+    """A time out of a row, in milliseconds since 1970 UTC."""
+    assert isinstance(at, datetime)
+    return round(at.timestamp() * 1000)
 
 
 class History:
@@ -282,12 +290,13 @@ class History:
 
     def timeline(self, message_id: str, tenant: str = "") -> Timeline | None:
         """What happened to a message, of any tenant or of one; None if it is unknown here."""
-        asked = {"message": message_id, "tenant": tenant}
-        message = next(iter(self.rows(_MESSAGE, asked)), None)
-        if message is None:
+        found = self.rows(_MESSAGE, {"message": message_id, "tenant": tenant})
+        if not found:
             return None
-        asked["tenant"] = str(message["tenant"])  # another tenant may have a message of that id
-        return Timeline(message, self.rows(_DELIVERIES, asked), self.rows(_ATTEMPTS, asked))
+        of = found[0]["tenant"]  # another tenant may have a message of that id
+        times = {milliseconds(message["accepted_at"]) for message in found if message["tenant"] == of}
+        asked = {"message": message_id, "tenant": of, "times": sorted(times)}
+        return Timeline(found[0], self.rows(_DELIVERIES, asked), self.rows(_ATTEMPTS, asked))
 
     def tenants_of(self, message_id: str) -> list[str]:
         """Tenants, six at most, that have a message of this id."""

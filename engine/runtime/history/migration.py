@@ -16,6 +16,8 @@ from engine.runtime.settings import Settings
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 _CREATES = re.compile(r"CREATE (?:TABLE IF NOT EXISTS|OR REPLACE VIEW) \{database\}\.(\w+)")
+_FORMER = re.compile(r"^-- Also: ([0-9a-f]{64}) ", re.MULTILINE)
+"""A digest that a migration had before, and why tables made by that one will do."""
 
 
 class MigrationError(Exception):
@@ -83,7 +85,7 @@ def _digest(path: Path) -> str:
 
 def _is_pending(path: Path, applied: Mapping[str, str]) -> bool:
     known = applied.get(path.stem)
-    if known is not None and known != _digest(path):
+    if known is not None and known not in (_digest(path), *_FORMER.findall(path.read_text(encoding="utf-8"))):
         raise MigrationError(f"migration {path.stem} was changed after it was applied; add a new one instead")
     return known is None
 

@@ -1,4 +1,5 @@
 -- One row a message that was routed. No payload: that stays on the log.
+-- Also: 6084002d865b972339f51f84e27143afa7e22a9d4a9ad26f7a5a25a1e0e35026 (coarser indexes; `hooklog rebuild` makes them fine)
 CREATE TABLE IF NOT EXISTS {database}.messages
 (
     tenant LowCardinality(String) COMMENT 'Customer of the platform the message is for',
@@ -20,5 +21,5 @@ ENGINE = ReplacingMergeTree(version)
 PARTITION BY toDate(accepted_at)
 ORDER BY (tenant, accepted_at, topic_partition, topic_offset)
 TTL toDateTime(accepted_at) + INTERVAL {retention_days} DAY
-SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000
+SETTINGS ttl_only_drop_parts = 1, index_granularity = 1024, non_replicated_deduplication_window = 10000
 COMMENT 'One row a message; read it through the view accepted_messages';

@@ -1,4 +1,5 @@
 -- The state of every delivery: one message to one endpoint.
+-- Also: b4ed6526dceed883f55134e946c9e9f5ce6192531c147b6d6c0b6b4f11669301 (coarser indexes; `hooklog rebuild` makes them fine)
 CREATE TABLE IF NOT EXISTS {database}.deliveries
 (
     tenant LowCardinality(String) COMMENT 'Customer of the platform the endpoint belongs to',
@@ -27,5 +28,5 @@ ENGINE = ReplacingMergeTree(version)
 PARTITION BY toDate(accepted_at)
 ORDER BY (tenant, endpoint_id, accepted_at, delivery_id)
 TTL toDateTime(accepted_at) + INTERVAL {retention_days} DAY
-SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000
+SETTINGS ttl_only_drop_parts = 1, index_granularity = 1024, non_replicated_deduplication_window = 10000
 COMMENT 'Current state of each delivery; read it through the view delivery_status';

@@ -1,4 +1,5 @@
 -- One row an attempt: one HTTP request of a delivery.
+-- Also: d4f3bbd48528c4f6558641984f7d6dc64eb7072302097adbd11261ec9cc303ad (coarser indexes; `hooklog rebuild` makes them fine)
 CREATE TABLE IF NOT EXISTS {database}.attempts
 (
     tenant LowCardinality(String) COMMENT 'Customer of the platform the endpoint belongs to',
@@ -32,5 +33,5 @@ ENGINE = ReplacingMergeTree(version)
 PARTITION BY toDate(accepted_at)
 ORDER BY (tenant, endpoint_id, accepted_at, delivery_id, attempt)
 TTL toDateTime(accepted_at) + INTERVAL {retention_days} DAY
-SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000
+SETTINGS ttl_only_drop_parts = 1, index_granularity = 1024, non_replicated_deduplication_window = 10000
 COMMENT 'One row an attempt; read it through the view delivery_attempts';

@@ -1,5 +1,6 @@
 -- Rollups of attempts by minute and by hour. Unlike a sum that every insert adds to, their rows
 -- are made anew from `attempts` for whatever was touched, so no record counts twice.
+-- Also: 56c12b1008c14347b4f095f632abb5e050feb9fe93b95e250b543ac1d7942e7b (coarser indexes; `hooklog rebuild` makes them fine)
 CREATE TABLE IF NOT EXISTS {database}.health_1m
 (
     tenant LowCardinality(String) COMMENT 'Customer of the platform the endpoint belongs to',
@@ -20,7 +21,7 @@ ENGINE = ReplacingMergeTree(computed_at, gone)
 PARTITION BY toDate(accepted_minute)
 ORDER BY (tenant, endpoint_id, accepted_minute, minute, outcome, error_class)
 TTL minute + INTERVAL {rollup_days} DAY
-SETTINGS ttl_only_drop_parts = 1
+SETTINGS ttl_only_drop_parts = 1, index_granularity = 1024
 COMMENT 'Attempts by endpoint and minute; read it through the view endpoint_minutes';
 
 CREATE TABLE IF NOT EXISTS {database}.health_1h
@@ -43,7 +44,7 @@ ENGINE = ReplacingMergeTree(computed_at, gone)
 PARTITION BY toYYYYMM(accepted_hour)
 ORDER BY (tenant, endpoint_id, accepted_hour, hour, outcome, error_class)
 TTL hour + INTERVAL {rollup_days} DAY
-SETTINGS ttl_only_drop_parts = 1
+SETTINGS ttl_only_drop_parts = 1, index_granularity = 1024
 COMMENT 'Attempts by endpoint and hour; read it through the view endpoint_hours';
 
 -- What a projector is about to make anew: too much for a query's text.

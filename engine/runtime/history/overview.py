@@ -1,27 +1,24 @@
-"""What pages ask of the history beyond what /v1 has: figures over endpoints, out of the rollups.
+"""How it goes, of all endpoints or one tenant's: out of the rollups, and what waits.
 
-Their rows are few, whatever number of attempts they stand for. Test sends count there as any attempt.
+The rollups' rows are few, whatever number of attempts they stand for. Test sends count as any attempt.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import isnan
 from typing import cast
 
-from engine.core.endpoint import Endpoint
 from engine.runtime.history.clickhouse import History, Row
+from engine.runtime.history.endpoint_attempts import LOOK_BACK_S, MINUTE_S, Minute, filled
 
-MINUTE_S = 60
-HOUR_S = 3_600
 CHART_MINUTES = 60
 RECENT_MINUTES = 15
 """Success and p99 are of so many minutes, the one that has not ended among them."""
 _OVERDUE_S = 60
-_LOOK_BACK_S = 30 * 86_400
 _OF_TENANT = "({tenant:String} = '' OR tenant = {tenant:String})"
 _MINUTES = f"""
 SELECT toUnixTimestamp(minute) AS at, sumIf(attempts, outcome = 'success') AS successes,
@@ -63,15 +60,6 @@ FROM (
     WHERE {_OF_TENANT} GROUP BY accepted_at, delivery_id
 )
 """  # noqa: S608
-
-
-@dataclass(frozen=True, slots=True)
-class Minute:
-    """Attempts that began in one minute, or hour; `at`: seconds since 1970 UTC."""
-
-    at: int
-    successes: int
-    failures: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +120,7 @@ class Overview:
 async def pending(history: History, tenant: str, now_us: int) -> Pending:
     """Count what waits; UnavailableError. Of all questions the most expensive: 100 ms for a million."""
     now = now_us // 1_000_000
-    asked = {"tenant": tenant, "back": now - _LOOK_BACK_S, "overdue": now - _OVERDUE_S}
+    asked = {"tenant": tenant, "back": now - LOOK_BACK_S, "overdue": now - _OVERDUE_S}
     (row,) = await asyncio.to_thread(history.rows, _PENDING, asked)
     return Pending(int(str(row["pending"])), int(str(row["overdue"])))
 
@@ -159,16 +147,6 @@ async def overview(
     )
 
 
-def filled(rows: Sequence[Row], first: int, step_s: int, count: int) -> list[Minute]:
-    """Each minute or hour from `first` on, those without an attempt too."""
-    found = {int(str(row["at"])): row for row in rows}
-    return [_minute(at, found.get(at, {})) for at in range(first, first + count * step_s, step_s)]
-
-
-def _minute(at: int, row: Mapping[str, object]) -> Minute:
-    return Minute(at, int(str(row.get("successes", 0))), int(str(row.get("failures", 0))))
-
-
 def _quantiles(row: Row) -> tuple[float, float, float]:
     found = cast("list[float]", row["found"])
     p50, p95, p99 = (0.0 if isnan(each) else each for each in found)
@@ -185,57 +163,3 @@ def _failing(row: Row) -> Failing:
         cast("datetime", row["last_failure"]),
         success if success > datetime(1971, 1, 1, tzinfo=UTC) else None,
     )
-
-
-def still_there(failing: Sequence[Failing], endpoints: Mapping[str, Endpoint]) -> list[Failing]:
-    """Those that are enabled and not deleted."""
-    known = ((each, endpoints.get(each.endpoint_id)) for each in failing)
-    return [each for each, endpoint in known if endpoint and endpoint.enabled and not endpoint.deleted]
-
-
-# One endpoint
-
-_OF_ENDPOINT = "tenant = {tenant:String} AND endpoint_id = {endpoint:String}"
-_STEPS = f"""
-SELECT toUnixTimestamp(toStartOfInterval(minute, toIntervalSecond({{step:UInt32}}))) AS at,
-       sumIf(attempts, outcome = 'success') AS successes, sumIf(attempts, outcome != 'success') AS failures
-FROM health_1m FINAL WHERE {_OF_ENDPOINT} AND minute >= toDateTime({{since:Int64}}, 'UTC')
-GROUP BY at ORDER BY at
-"""  # noqa: S608
-_LONG_STEPS = _STEPS.replace("health_1m", "health_1h").replace("minute", "hour")
-"""The same of whole hours: a sixtieth of the rows, and a partition a month instead of one a day."""
-# Merging (FINAL) costs by the part, so the highest version of what little is asked for is found by hand.
-# Messages may be far older than their last attempts: the rollups know how much.
-_ATTEMPTS = f"""
-WITH toDateTime({{back:Int64}}, 'UTC') AS since, (
-    SELECT minOrNull(accepted_hour) FROM health_1h FINAL
-    WHERE {_OF_ENDPOINT} AND hour >= toStartOfHour(toDateTime({{back:Int64}}, 'UTC'))
-) AS oldest
-SELECT message_id, delivery_id, attempt, trigger, event_type, attempted_at, duration_ms, outcome, status_code,
-       error_class, decision, reason, next_attempt_at
-FROM (
-    SELECT * FROM attempts PREWHERE {_OF_ENDPOINT} AND accepted_at >= least(ifNull(oldest, since), since)
-    ORDER BY version DESC LIMIT 1 BY accepted_at, delivery_id, attempt
-)
-WHERE attempted_at >= since ORDER BY attempted_at DESC, attempt DESC LIMIT {{limit:UInt32}}
-"""  # noqa: S608
-_BACKS_S = (HOUR_S, 86_400, _LOOK_BACK_S)
-"""Most endpoints have enough attempts in the last hour, or some in the last day: then no more is read."""
-
-
-def steps(history: History, endpoint: Endpoint, first: int, step_s: int, count: int) -> list[Minute]:
-    """Attempts over time, in `count` steps from `first` on (seconds); UnavailableError."""
-    asked = {"tenant": endpoint.tenant, "endpoint": endpoint.id, "step": step_s, "since": first}
-    sql = _STEPS if step_s < HOUR_S else _LONG_STEPS
-    return filled(history.rows(sql, asked), first, step_s, count)
-
-
-def recent_attempts(history: History, endpoint: Endpoint, now_us: int, limit: int) -> list[Row]:
-    """Return the newest attempts; UnavailableError."""
-    asked: dict[str, object] = {"tenant": endpoint.tenant, "endpoint": endpoint.id, "limit": limit}
-    rows: list[Row] = []
-    for back_s in _BACKS_S:
-        rows = history.rows(_ATTEMPTS, {**asked, "back": now_us // 1_000_000 - back_s})
-        if len(rows) >= limit or (rows and back_s > HOUR_S):
-            break
-    return rows
