@@ -277,10 +277,7 @@ class Router:
             batch[0].view,
             tuple(each.routing for each in batch),
         )
-        found = {
-            headers.CAUSE: headers.cause("messages", partition, value.last_offset),
-            headers.RANGE: b"%d-%d" % (value.first_offset, value.last_offset),
-        }
+        found = {headers.CAUSE: headers.cause("messages", partition, value.last_offset)}
         output = Output("routings", partition, None, self._context.codec.encode(value), found)
         self.processor.send(output, partial(_done, batch))
 
