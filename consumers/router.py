@@ -199,7 +199,6 @@ class Router:
             matched.append(subscriber.endpoint.id)
             self._schedule(unrecorded, subscriber, message, body)
         unrecorded.routing = replace(unrecorded.routing, matched=tuple(matched), skipped=tuple(skipped))
-        telemetry.DELIVERIES_SCHEDULED.inc(len(matched))
 
     def _body(self, bodies: dict[str, bytes], subscriber: Subscriber, message: MessagePublished) -> bytes:
         name = subscriber.endpoint.settings.profile
@@ -232,6 +231,7 @@ class Router:
         )
         found = headers.of_delivery(delivery, headers.cause("messages", partition, routing.offset))
         value = self._context.codec.encode(delivery)
+        telemetry.DELIVERIES_SCHEDULED.inc()
         self._send(unrecorded, Output("deliveries", subscriber.partition, endpoint.id.encode(), value, found))
 
     def _send(self, unrecorded: Unrecorded, output: Output) -> None:

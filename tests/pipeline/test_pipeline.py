@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 
 from consumers.router import UNACKNOWLEDGED_BYTES_MAX
 from engine.core.accounting import Range, gaps
@@ -91,6 +92,28 @@ def test_what_is_refused_names_its_reason() -> None:
         assert decisions(world) == {("ok", "delivered"): 2}
         verdicts = Counter(r.verdict for b in world.batches() for r in b.routings)
         assert verdicts == {"routed": 2, "duplicate": 1, "invalid": 4}
+
+
+def scheduled() -> float:
+    """How many deliveries this process has made from messages."""
+    return REGISTRY.get_sample_value("hooklog_deliveries_scheduled_total") or 0
+
+
+def test_a_delivery_that_is_read_back_is_not_counted_again() -> None:
+    """The metric says how many were put on `deliveries`, by whichever router."""
+    with a_world(answering) as world:
+        for name in ("a", "b"):
+            world.create_endpoint(name)
+        world.run(1)
+        before = scheduled()
+        world.publish("m")
+        while len(world.records("deliveries")) < 2:
+            world.step("router")
+        assert world.records("routings") == []
+        world.kill("router")
+        world.run(1)
+        assert [len(routing.matched) for batch in world.batches() for routing in batch.routings] == [2]
+        assert scheduled() - before == len(world.records("deliveries")) == 2
 
 
 def check_complete(world: World, messages: int) -> None:
