@@ -231,6 +231,25 @@ class Settings(BaseSettings):
         """The ladder in microseconds, ascending."""
         return tuple(parse_duration(tier) for tier in self.tiers)
 
+    @property
+    def disable_after_us(self) -> int | None:
+        """`disable_after` in microseconds; None: never."""
+        return _span_us(self.disable_after)
+
+    @property
+    def warn_after_us(self) -> int | None:
+        """`warn_after` in microseconds; None: never."""
+        return _span_us(self.warn_after)
+
+    @property
+    def disable_apart_us(self) -> int:
+        """`disable_apart` in microseconds."""
+        return parse_duration(self.disable_apart)
+
+
+def _span_us(text: str) -> int | None:
+    return None if text == NEVER else parse_duration(text)
+
 
 def _split_options(options: SecretStr) -> list[str]:
     """Split at commas that a name follows: a password may contain others."""

@@ -39,6 +39,14 @@ def test_defaults() -> None:
     assert load_settings().master_key is None
 
 
+def test_when_endpoints_are_warned_about_and_disabled() -> None:
+    """In microseconds; None is never."""
+    settings = load_settings(disable_after="5d", warn_after="none", disable_apart="90m")
+    assert settings.disable_after_us == 5 * 86_400_000_000
+    assert settings.warn_after_us is None
+    assert settings.disable_apart_us == 5_400_000_000
+
+
 def test_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     """Numbers, lists, networks and flags, from their text."""
     monkeypatch.setenv("HOOKLOG_PARTITIONS", "4")
