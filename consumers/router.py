@@ -96,6 +96,7 @@ class Router:
             recover=partial(recover, self._context),
             is_done=lambda found: isinstance(found, Routing),
             owning=self._owning,
+            disowned=self._disowned,
         )
 
     def _owning(self, owned: Owned) -> None:
@@ -105,6 +106,9 @@ class Router:
         reader, now = self.processor.progress.reader, self._context.clock.now()
         window.refill(reader, self._context.codec, owned.at[1], owned.next, now)
         self._states[owned.at] = PartitionState(window, owned.next)
+
+    def _disowned(self, owned: Owned) -> None:
+        del self._states[owned.at]
 
     # -- one message -------------------------------------------------------------------
 
@@ -263,8 +267,6 @@ class Router:
 
     def record(self) -> None:
         """Write a RoutedBatch for what is acknowledged from the front of each partition."""
-        for at in self._states.keys() - self.processor.progress.owned.keys():
-            del self._states[at]
         for at, state in self._states.items():
             while batch := acknowledged_run(state.unrecorded):
                 self._write(at[1], batch)

@@ -119,6 +119,7 @@ class Scheduler:
             ("attempts", *self._delay_of),
             self._outputs,
             owning=self._owning,
+            disowned=self._disowned,
             waiting=frozenset(self._delay_of) - {RETRY_NOW},
             linger_ms=LINGER_MS,
             patience_ms=PATIENCE_MS,
@@ -142,6 +143,9 @@ class Scheduler:
             key = headers.attempt_key(record.headers)
             if key is not None and record.offset < owned.next:
                 self._is_copy(key, record)
+
+    def _disowned(self, owned: Owned) -> None:
+        self._tiers.pop(owned.at, None)  # `attempts` has none
 
     # -- attempts ----------------------------------------------------------------------
 
@@ -274,8 +278,6 @@ class Scheduler:
 
     def step(self) -> None:
         """Release what is due, take in what is there, commit."""
-        for at in self._tiers.keys() - self.processor.progress.owned.keys():
-            del self._tiers[at]
         wait_s = (self.release() - self._context.clock.now()) / 1e6
         for taken, record in self.processor.poll(min(max(wait_s, 0.001), 0.02), POLL_MAX):
             self.take(taken, record)

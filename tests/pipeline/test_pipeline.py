@@ -9,10 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
-from consumers.router import UNACKNOWLEDGED_BYTES_MAX
+from consumers.router import UNACKNOWLEDGED_BYTES_MAX, Router
+from consumers.scheduler import Scheduler
 from engine.core.accounting import Range, gaps
 from engine.core.model import Answer, InvalidRecord
-from engine.ports import Output
+from engine.ports import Output, TopicPartition
 from engine.runtime.routing.unrecorded import BATCH_BYTES_MAX
 from tests.pipeline.world import ANSWER_US, CODEC, GROUPS, PARTITIONS, POISON, World, a_world
 
@@ -165,6 +166,47 @@ def test_kills_lose_nothing_and_fork_nothing(actions: list[tuple[str, str]]) -> 
         world.publish("last")
         world.run(8)
         check_complete(world, messages + 1)
+
+
+def test_what_is_kept_of_a_partition_goes_with_it() -> None:
+    """Another router and scheduler take half of what there is, and give it back: each delivery ends once."""
+    with a_world(answering) as world:
+        for name in ("flaky", "down"):
+            world.create_endpoint(name)
+        world.run(1)
+        for n in range(20):
+            world.publish(f"m{n}")
+        for group in ("router", "dispatcher", "scheduler"):
+            world.step(group)
+        router, scheduler = Router(world.context()), Scheduler(world.context())
+        router.view.load()
+        for _ in range(8):
+            world.run(0.25)
+            router.step()
+            scheduler.step()
+        for ours, theirs in ((world.router, router), (world.scheduler, scheduler)):
+            mine, other = kept_of(ours), kept_of(theirs)
+            assert mine == partitions_with_state(ours)
+            assert other == partitions_with_state(theirs)
+            assert mine
+            assert other
+            assert not mine & other
+        router.close()
+        scheduler.processor.close()
+        assert not kept_of(router)
+        assert not kept_of(scheduler)
+        world.run(10)
+        assert decisions(world) == {("flaky", "delivered"): 20, ("down", "failed"): 20}
+
+
+def kept_of(group: Router | Scheduler) -> set[TopicPartition]:
+    """The partitions of which it keeps something."""
+    return set(group._states if isinstance(group, Router) else group._tiers)
+
+
+def partitions_with_state(group: Router | Scheduler) -> set[TopicPartition]:
+    """Those it owns, but for `attempts`, of which nothing is held."""
+    return {at for at in group.processor.progress.owned if at[0] != "attempts"}
 
 
 @pytest.mark.parametrize("topic", ["deliveries", "attempts", "retry.0", "retry.1s"])
