@@ -18,7 +18,7 @@ from typing import Protocol
 import uvloop
 
 from engine.core.model import DeliveryScheduled
-from engine.core.recent import Recent
+from engine.core.recent import RECENT_MAX, RECENT_US, Recent
 from engine.ports import Record
 from engine.runtime import telemetry
 from engine.runtime.configuration.vault import Keyring
@@ -44,8 +44,6 @@ POLL_MAX = 200
 LINGER_MS = 5
 """Nobody waits for an attempt's record: let it share a request to the broker."""
 TICK_S = 0.05
-RECENT_US = 120_000_000
-RECENT_MAX = 200_000
 
 
 class Told(parking.Told, Protocol):

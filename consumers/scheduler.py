@@ -13,7 +13,7 @@ from itertools import chain, takewhile
 from threading import Event
 from typing import NamedTuple
 
-from engine.core.recent import Recent
+from engine.core.recent import RECENT_MAX, RECENT_US, Recent
 from engine.core.retry import tier_for
 from engine.ports import Output, Record
 from engine.ports import TopicPartition as Partition
@@ -42,8 +42,6 @@ RESUME_AHEAD_US = 3_000_000
 """A paused partition fetches again only after up to 1 s: resume before what is held runs out."""
 OBSERVE_EVERY_US = 1_000_000
 DECISIONS = frozenset({b"delivered", b"retry", b"failed", b"skipped"})
-RECENT_US = 120_000_000
-RECENT_MAX = 200_000
 
 
 class Ticket(NamedTuple):
