@@ -22,8 +22,7 @@ from engine.core.model import (
 )
 from engine.core.profile import render
 from engine.core.routing import Roster, Subscriber, delivery_id, lean, partition_of, split
-from engine.ports import Output, Record
-from engine.ports import TopicPartition as Partition
+from engine.ports import Output, Record, TopicPartition
 from engine.runtime import telemetry
 from engine.runtime.configuration.payload_schema import Broken, broken
 from engine.runtime.configuration.vault import Keyring
@@ -76,7 +75,7 @@ class Router:
         self._settings = context.settings
         self._partitions = context.log.partitions("deliveries")
         self._topic = context.settings.prefix + "messages"
-        self._states: dict[Partition, PartitionState] = {}
+        self._states: dict[TopicPartition, PartitionState] = {}
         self.roster = Roster(self._partitions)
         self._configuration = Configuration(context.codec, Keyring(context.vault), self.roster.put, lean)
         self.view = View(context.log, CONFIGURATION_TOPICS, self._configuration.fold)

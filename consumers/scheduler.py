@@ -15,8 +15,7 @@ from typing import NamedTuple
 
 from engine.core.recent import RECENT_MAX, RECENT_US, Recent
 from engine.core.retry import tier_for
-from engine.ports import Output, Record
-from engine.ports import TopicPartition as Partition
+from engine.ports import Output, Record, TopicPartition
 from engine.runtime import telemetry
 from engine.runtime.context import Context, Ready
 from engine.runtime.invalid import invalid_output
@@ -98,7 +97,7 @@ class Scheduler:
         self._delay_of = tier_topics(context.settings)
         self._recent: Recent[int] = Recent(RECENT_US, RECENT_MAX)
         """Offset on `attempts` by (delivery, attempt)."""
-        self._tiers: dict[Partition, Tier] = {}
+        self._tiers: dict[TopicPartition, Tier] = {}
         self._due: list[Held] = []
         self._due_bytes = 0
         self._order = 0
@@ -123,7 +122,7 @@ class Scheduler:
             patience_ms=PATIENCE_MS,
         )
 
-    def _outputs(self, topic: str, partition: int) -> tuple[Partition, ...]:
+    def _outputs(self, topic: str, partition: int) -> tuple[TopicPartition, ...]:
         """Where outputs can be: an attempt goes to any tier, a tier to any smaller one."""
         tiers = list(self._delay_of)
         if topic == "attempts":
@@ -252,7 +251,7 @@ class Scheduler:
         found = {**record.headers, headers.CAUSE: headers.cause_for(record)}
         self.processor.finish(taken, Output(topic, record.partition, record.key, record.value, found))
 
-    def _balance(self, at: Partition, tier: Tier, now: int) -> None:
+    def _balance(self, at: TopicPartition, tier: Tier, now: int) -> None:
         """Pause a partition that holds enough; resume before what it holds has left."""
         if at[0] == RETRY_NOW:
             full = len(self._due) > DUE_MAX or self._due_bytes > DUE_BYTES_MAX
