@@ -85,7 +85,7 @@ class Intake:
             ("deliveries",),
             lambda _, partition: (("attempts", partition),),
             owning=self._owning,
-            disowned=lambda owned: told.forget(owned.at[1]),
+            disowned=self._disowned,
             seen=self.parking.attempted,
             linger_ms=LINGER_MS,
         )
@@ -100,6 +100,10 @@ class Intake:
             key, cause = headers.attempt_key(record.headers), headers.cause_of(record.headers)
             if key is not None and cause is not None:
                 self._recent.put(key, cause[2], record.timestamp)
+
+    def _disowned(self, owned: Owned) -> None:
+        self.parking.disowned(owned)
+        self._told.forget(owned.at[1])
 
     def step(self, full: bool) -> None:
         """Poll once, drain, and run acknowledgements; when `full`, everything is paused and polled on."""
