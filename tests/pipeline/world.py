@@ -6,9 +6,10 @@ import asyncio
 import base64
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 from consumers.control import Control
 from consumers.dispatcher import Intake
@@ -30,6 +31,7 @@ from engine.runtime.settings import Settings
 from schemas.codec import Codec
 
 PARTITIONS = 2
+TIERS = ("1s", "2s", "4s")
 TENANT = "acme"
 POISON = b"poison"
 ANSWER_US = 250_000
@@ -101,6 +103,11 @@ class Told:
     """Passes on at once what the thread that polls says: here there is one thread."""
 
     lanes: Lanes
+    attempts: Attempts
+
+    def changed(self, endpoint_ids: Collection[str]) -> None:
+        """The view has other snapshots of these endpoints."""
+        self.attempts.forget(endpoint_ids)
 
     @property
     def drained_left(self) -> int:
@@ -121,7 +128,8 @@ class World:
         self.clock = ManualClock()
         self.log = MemoryLog(PARTITIONS, self.clock)
         self.log.changed = NoWait(threading.RLock())
-        self.settings = Settings(partitions=PARTITIONS, tiers=("1s", "2s", "4s"), **settings)  # type: ignore[arg-type]
+        chosen: dict[str, Any] = {"partitions": PARTITIONS, "tiers": TIERS, **settings}
+        self.settings = Settings(**chosen)
         self.is_asking = True
         """Whether the dispatcher asks how complete its view is."""
         self.seen: Counter[tuple[str, str]] = Counter()
@@ -162,7 +170,7 @@ class World:
         inputs = Inputs(self.intake.processor, self.intake.configuration, self.intake.view)
         attempts = Attempts(self.context(), inputs, self.sender)
         self.lanes = Lanes(self.context(), self.intake.processor, attempts, self.intake.parking)
-        told.lanes = self.lanes
+        told.lanes, told.attempts = self.lanes, attempts
 
     def kill(self, group: str) -> None:
         """SIGKILL, and a new process: nothing is drained, acknowledged or committed."""
@@ -187,6 +195,11 @@ class World:
             task.remove_done_callback(self.lanes._requests.ended)
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def change_ladder(self, tiers: tuple[str, ...], draining: tuple[str, ...]) -> None:
+        """Another HOOKLOG_TIERS: the scheduler is killed, and started with it."""
+        self.settings = self.settings.model_copy(update={"tiers": tiers, "draining_tiers": draining})
+        self.kill("scheduler")
 
     def step(self, group: str) -> None:
         """One turn of a group's loop."""
