@@ -20,7 +20,7 @@ from engine.core.replay import ResentBatch
 from engine.core.tiling import Tiling
 from engine.ports import Follower, LogError, Record, TopicPartition
 from engine.runtime import telemetry
-from engine.runtime.accounting.accounts import Accounts, PendingDelivery
+from engine.runtime.accounting.accounts import FOREVER, Accounts, PendingDelivery
 from engine.runtime.accounting.whereabouts import lane_of
 from engine.runtime.configuration.views import View
 from engine.runtime.context import Context, Ready
@@ -37,7 +37,6 @@ POLL_S = 0.25
 AWAY_S = 2.0
 """How long to wait before ClickHouse is asked again at the start."""
 SNAPSHOTS = 64
-FOR_EVER = 1 << 62
 SHOWN = 10
 _LOG = telemetry.logger(GROUP)
 
@@ -196,7 +195,7 @@ class Accounting:
     def _fold_lane(self, record: Record) -> None:
         """A lane that unparks has its last deliveries still under way, hence the grace."""
         parked = lane_of(self._context.codec, record) is not None
-        until = FOR_EVER if parked else record.timestamp + self._pace.grace_us
+        until = FOREVER if parked else record.timestamp + self._pace.grace_us
         self._parked[(record.key or b"").decode()] = until
 
     # -- checking ----------------------------------------------------------------------

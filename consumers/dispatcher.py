@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from threading import Event
 from typing import Protocol
 
 import uvloop
 
+from engine.core.endpoint import Endpoint
 from engine.core.model import DeliveryScheduled
-from engine.core.recent import Recent
+from engine.core.recent import RECENT_MAX, RECENT_US, Recent
 from engine.ports import Record
 from engine.runtime import telemetry
 from engine.runtime.configuration.vault import Keyring
@@ -44,8 +45,6 @@ POLL_MAX = 200
 LINGER_MS = 5
 """Nobody waits for an attempt's record: let it share a request to the broker."""
 TICK_S = 0.05
-RECENT_US = 120_000_000
-RECENT_MAX = 200_000
 
 
 class Told(parking.Told, Protocol):
@@ -54,6 +53,9 @@ class Told(parking.Told, Protocol):
     @property
     def drained_left(self) -> int:
         """Drained deliveries that have left their lanes."""
+
+    def changed(self, endpoint_ids: Collection[str]) -> None:
+        """The view has other snapshots of these endpoints than before, or none any more."""
 
     def arrive(self, batch: Sequence[Waiting]) -> None:
         """Deliveries were taken in."""
@@ -78,7 +80,9 @@ class Intake:
         self._drained_in = 0
         self.taken_in = 0
         self.bytes_in = 0
-        self.configuration = Configuration(context.codec, Keyring(context.vault))
+        self._changed: set[str] = set()
+        """Endpoints that the lanes are still to be told of."""
+        self.configuration = Configuration(context.codec, Keyring(context.vault), self._note_changed)
         self.view = View(context.log, CONFIGURATION_TOPICS, self.configuration.fold)
         self.parking = Parking(context, told)
         self._drain = Drain(context.log, told)
@@ -87,7 +91,7 @@ class Intake:
             ("deliveries",),
             lambda _, partition: (("attempts", partition),),
             owning=self._owning,
-            disowned=lambda owned: told.forget(owned.at[1]),
+            disowned=self._disowned,
             seen=self.parking.attempted,
             linger_ms=LINGER_MS,
         )
@@ -103,9 +107,22 @@ class Intake:
             if key is not None and cause is not None:
                 self._recent.put(key, cause[2], record.timestamp)
 
+    def _note_changed(self, endpoint: Endpoint) -> None:
+        self._changed.add(endpoint.id)
+
+    def _follow_view(self) -> None:
+        self.view.advance()
+        if self._changed:  # whoever is told finds the new snapshots
+            changed, self._changed = self._changed, set()
+            self._told.changed(changed)
+
+    def _disowned(self, owned: Owned) -> None:
+        self.parking.disowned(owned)
+        self._told.forget(owned.at[1])
+
     def step(self, full: bool) -> None:
         """Poll once, drain, and run acknowledgements; when `full`, everything is paused and polled on."""
-        self.view.advance()
+        self._follow_view()
         self._pause(full)
         drained = (
             0 if full else self._drain.step(self.parking.lanes, self._take_drained, self._room_drained())
@@ -200,10 +217,9 @@ class Dispatcher:
         self._sender = AiohttpSender(context.settings.egress_allow)
         self._intake = Intake(context, self)
         processor = self._intake.processor
-        attempts = Attempts(
-            context, Inputs(processor, self._intake.configuration, self._intake.view), self._sender
-        )
-        self._lanes = Lanes(context, processor, attempts, self._intake.parking)
+        inputs = Inputs(processor, self._intake.configuration, self._intake.view)
+        self._attempts = Attempts(context, inputs, self._sender)
+        self._lanes = Lanes(context, processor, self._attempts, self._intake.parking)
 
     def _post(self, call: Callable[..., None], *arguments: object) -> None:
         self._loop.call_soon_threadsafe(partial(self._told, call, *arguments))
@@ -220,6 +236,10 @@ class Dispatcher:
     def drained_left(self) -> int:
         """Drained deliveries that have left their lanes."""
         return self._lanes.drained_left
+
+    def changed(self, endpoint_ids: Collection[str]) -> None:
+        """The view has other snapshots of these endpoints."""
+        self._post(self._attempts.forget, endpoint_ids)
 
     def arrive(self, batch: Sequence[Waiting]) -> None:
         """Deliveries were taken in."""

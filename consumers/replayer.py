@@ -28,8 +28,7 @@ from engine.core.replay import (
     reject,
     started,
 )
-from engine.ports import Output, Record
-from engine.ports import TopicPartition as Partition
+from engine.ports import Output, Record, TopicPartition
 from engine.runtime import telemetry
 from engine.runtime.configuration.vault import Keyring
 from engine.runtime.configuration.views import CONFIGURATION_TOPICS, Configuration, View, wait_for
@@ -72,7 +71,7 @@ class Replayer:
         self._chains: list[Chain] = []
         self._early: list[tuple[CancelReplay, tuple[Input, Record], Outputs]] = []
         """Cancellations of what is just beginning, or being taken up."""
-        self._seen: dict[Partition, Recent[bool]] = {}
+        self._seen: dict[TopicPartition, Recent[bool]] = {}
         self._held = Held(GROUP)
         """Replays of a partition that waits go on."""
         self._configuration = Configuration(context.codec, Keyring(context.vault))

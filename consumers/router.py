@@ -22,8 +22,7 @@ from engine.core.model import (
 )
 from engine.core.profile import render
 from engine.core.routing import Roster, Subscriber, delivery_id, lean, partition_of, split
-from engine.ports import Output, Record
-from engine.ports import TopicPartition as Partition
+from engine.ports import Output, Record, TopicPartition
 from engine.runtime import telemetry
 from engine.runtime.configuration.payload_schema import Broken, broken
 from engine.runtime.configuration.vault import Keyring
@@ -76,7 +75,7 @@ class Router:
         self._settings = context.settings
         self._partitions = context.log.partitions("deliveries")
         self._topic = context.settings.prefix + "messages"
-        self._states: dict[Partition, PartitionState] = {}
+        self._states: dict[TopicPartition, PartitionState] = {}
         self.roster = Roster(self._partitions)
         self._configuration = Configuration(context.codec, Keyring(context.vault), self.roster.put, lean)
         self.view = View(context.log, CONFIGURATION_TOPICS, self._configuration.fold)
@@ -96,6 +95,7 @@ class Router:
             recover=partial(recover, self._context),
             is_done=lambda found: isinstance(found, Routing),
             owning=self._owning,
+            disowned=self._disowned,
         )
 
     def _owning(self, owned: Owned) -> None:
@@ -105,6 +105,9 @@ class Router:
         reader, now = self.processor.progress.reader, self._context.clock.now()
         window.refill(reader, self._context.codec, owned.at[1], owned.next, now)
         self._states[owned.at] = PartitionState(window, owned.next)
+
+    def _disowned(self, owned: Owned) -> None:
+        del self._states[owned.at]
 
     # -- one message -------------------------------------------------------------------
 
@@ -199,7 +202,6 @@ class Router:
             matched.append(subscriber.endpoint.id)
             self._schedule(unrecorded, subscriber, message, body)
         unrecorded.routing = replace(unrecorded.routing, matched=tuple(matched), skipped=tuple(skipped))
-        telemetry.DELIVERIES_SCHEDULED.inc(len(matched))
 
     def _body(self, bodies: dict[str, bytes], subscriber: Subscriber, message: MessagePublished) -> bytes:
         name = subscriber.endpoint.settings.profile
@@ -232,6 +234,7 @@ class Router:
         )
         found = headers.of_delivery(delivery, headers.cause("messages", partition, routing.offset))
         value = self._context.codec.encode(delivery)
+        telemetry.DELIVERIES_SCHEDULED.inc()
         self._send(unrecorded, Output("deliveries", subscriber.partition, endpoint.id.encode(), value, found))
 
     def _send(self, unrecorded: Unrecorded, output: Output) -> None:
@@ -263,8 +266,6 @@ class Router:
 
     def record(self) -> None:
         """Write a RoutedBatch for what is acknowledged from the front of each partition."""
-        for at in self._states.keys() - self.processor.progress.owned.keys():
-            del self._states[at]
         for at, state in self._states.items():
             while batch := acknowledged_run(state.unrecorded):
                 self._write(at[1], batch)
@@ -277,10 +278,7 @@ class Router:
             batch[0].view,
             tuple(each.routing for each in batch),
         )
-        found = {
-            headers.CAUSE: headers.cause("messages", partition, value.last_offset),
-            headers.RANGE: b"%d-%d" % (value.first_offset, value.last_offset),
-        }
+        found = {headers.CAUSE: headers.cause("messages", partition, value.last_offset)}
         output = Output("routings", partition, None, self._context.codec.encode(value), found)
         self.processor.send(output, partial(_done, batch))
 

@@ -13,10 +13,9 @@ from itertools import chain, takewhile
 from threading import Event
 from typing import NamedTuple
 
-from engine.core.recent import Recent
+from engine.core.recent import RECENT_MAX, RECENT_US, Recent
 from engine.core.retry import tier_for
-from engine.ports import Output, Record
-from engine.ports import TopicPartition as Partition
+from engine.ports import Output, Record, TopicPartition
 from engine.runtime import telemetry
 from engine.runtime.context import Context, Ready
 from engine.runtime.invalid import invalid_output
@@ -42,8 +41,6 @@ RESUME_AHEAD_US = 3_000_000
 """A paused partition fetches again only after up to 1 s: resume before what is held runs out."""
 OBSERVE_EVERY_US = 1_000_000
 DECISIONS = frozenset({b"delivered", b"retry", b"failed", b"skipped"})
-RECENT_US = 120_000_000
-RECENT_MAX = 200_000
 
 
 class Ticket(NamedTuple):
@@ -100,7 +97,7 @@ class Scheduler:
         self._delay_of = tier_topics(context.settings)
         self._recent: Recent[int] = Recent(RECENT_US, RECENT_MAX)
         """Offset on `attempts` by (delivery, attempt)."""
-        self._tiers: dict[Partition, Tier] = {}
+        self._tiers: dict[TopicPartition, Tier] = {}
         self._due: list[Held] = []
         self._due_bytes = 0
         self._order = 0
@@ -119,12 +116,13 @@ class Scheduler:
             ("attempts", *self._delay_of),
             self._outputs,
             owning=self._owning,
+            disowned=self._disowned,
             waiting=frozenset(self._delay_of) - {RETRY_NOW},
             linger_ms=LINGER_MS,
             patience_ms=PATIENCE_MS,
         )
 
-    def _outputs(self, topic: str, partition: int) -> tuple[Partition, ...]:
+    def _outputs(self, topic: str, partition: int) -> tuple[TopicPartition, ...]:
         """Where outputs can be: an attempt goes to any tier, a tier to any smaller one."""
         tiers = list(self._delay_of)
         if topic == "attempts":
@@ -142,6 +140,9 @@ class Scheduler:
             key = headers.attempt_key(record.headers)
             if key is not None and record.offset < owned.next:
                 self._is_copy(key, record)
+
+    def _disowned(self, owned: Owned) -> None:
+        self._tiers.pop(owned.at, None)  # `attempts` has none
 
     # -- attempts ----------------------------------------------------------------------
 
@@ -250,7 +251,7 @@ class Scheduler:
         found = {**record.headers, headers.CAUSE: headers.cause_for(record)}
         self.processor.finish(taken, Output(topic, record.partition, record.key, record.value, found))
 
-    def _balance(self, at: Partition, tier: Tier, now: int) -> None:
+    def _balance(self, at: TopicPartition, tier: Tier, now: int) -> None:
         """Pause a partition that holds enough; resume before what it holds has left."""
         if at[0] == RETRY_NOW:
             full = len(self._due) > DUE_MAX or self._due_bytes > DUE_BYTES_MAX
@@ -274,8 +275,6 @@ class Scheduler:
 
     def step(self) -> None:
         """Release what is due, take in what is there, commit."""
-        for at in self._tiers.keys() - self.processor.progress.owned.keys():
-            del self._tiers[at]
         wait_s = (self.release() - self._context.clock.now()) / 1e6
         for taken, record in self.processor.poll(min(max(wait_s, 0.001), 0.02), POLL_MAX):
             self.take(taken, record)

@@ -18,7 +18,6 @@ ATTEMPT = "attempt"
 DECISION = "decision"
 TRIGGER = "trigger"
 """On deliveries and attempts that are test sends: `test`. Nothing else has it."""
-ERROR_CLASS = "error_class"
 DISABLES = "disables"
 """The endpoint's version that this attempt's answer disables."""
 DUE = "due"
@@ -27,8 +26,6 @@ LENGTH = "length"
 """Bytes of the embedded delivery at the end of the value."""
 VIEW = "view"
 """On `messages`, by the API: partition:offset of `endpoints` that it had read up to for the tenant."""
-RANGE = "range"
-"""first-last offsets of a RoutedBatch."""
 
 TEST = b"test"
 _VIEW_MAX = 40
@@ -102,8 +99,6 @@ def of_attempt(record: AttemptFinished, cause: bytes) -> dict[str, bytes]:
     }
     if record.trigger == "test":
         found[TRIGGER] = TEST
-    if record.error_class:
-        found[ERROR_CLASS] = record.error_class.encode()
     if record.disables:
         found[DISABLES] = b"%d" % record.endpoint_version
     if record.delivery:

@@ -16,14 +16,11 @@ from typing import NamedTuple
 from engine.core.accounting import Range, range_of
 from engine.core.minutes import MINUTE_US, Minute
 from engine.core.model import RoutedBatch, Routing
-from engine.core.recent import Recent
+from engine.core.recent import RECENT_MAX, RECENT_US, Recent
 from engine.core.replay import ResentBatch
 from engine.core.routing import delivery_id
 from engine.core.tiling import Tiling
 
-RECENT_US = 120_000_000
-RECENT_MAX = 200_000
-"""As long, and as many, as the scheduler remembers: a copy that it acts on leads to an attempt again."""
 CONTRADICTIONS_MAX = 10_000
 _ENDPOINT_BITS, _NUMBER_BITS = 30, 16
 _DUE_SHIFT = _ENDPOINT_BITS + 1 + _NUMBER_BITS

@@ -8,6 +8,13 @@ from typing import Generic, TypeVar
 V = TypeVar("V")
 
 GENERATIONS = 8
+RECENT_US = 120_000_000
+RECENT_MAX = 200_000
+"""So long, and so many, attempts are remembered by whoever drops copies of their records.
+
+One pair for the dispatcher, the scheduler and the accounting: a copy that the scheduler acts on leads
+to an attempt again, which the accounting must count.
+"""
 
 
 class Recent(Generic[V]):

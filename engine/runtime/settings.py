@@ -9,7 +9,8 @@ from pathlib import Path
 from tomllib import TOMLDecodeError
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -18,7 +19,26 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from engine.core.duration import format_duration, parse_duration
+from engine.core.duration import parse_duration
+from engine.runtime.setting_rules import (
+    NEVER,
+    Address,
+    Database,
+    Host,
+    HostOrNone,
+    Instance,
+    Ladder,
+    Port,
+    PortOrAny,
+    Prefix,
+    Programs,
+    Servers,
+    Span,
+    SpanOrNever,
+    TenantOrNone,
+    TenantsAddresses,
+    Url,
+)
 
 PREFIX = "HOOKLOG_"
 CONFIG_VARIABLE = "HOOKLOG_CONFIG"
@@ -26,8 +46,14 @@ CONFIG_VARIABLE = "HOOKLOG_CONFIG"
 _PAYLOAD_MAX = 900 << 10
 # An endpoint's longest timeout; below max.poll.interval.ms, with time left for the last commit.
 _DRAIN_MIN_S, _DRAIN_MAX_S = 60, 240
-NEVER = "none"
-_ADDRESS = re.compile("[A-Za-z0-9.!#$%&'*+/=?^_{|}~-]+@[A-Za-z0-9.-]+")
+# librdkafka wants the session to be no longer than the time between two polls
+_SESSION_MIN_S, _SESSION_MAX_S = 1, 300
+_DAY_S = 86_400
+# `messages` keep for so long: nobody asks the window for an older one
+_WINDOW_MAX_S = 7 * _DAY_S
+# ClickHouse's DateTime ends in 2106: what is to be deleted later is deleted at once
+_KEEP_MAX_DAYS = 10_000
+_MAY_HOLD_SECRETS = frozenset({"clickhouse", "api"})
 _KAFKA_OPTIONS = re.compile(
     r"((security|sasl|ssl|enable\.ssl|enable\.sasl|client|socket|broker|metadata|connections)\.[a-z.]+)=(.*)",
     re.DOTALL,
@@ -43,26 +69,33 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 
-    kafka: str = Field("127.0.0.1:9092", description="Bootstrap servers, host:port, comma-separated.")
-    kafka_wait_s: float = Field(60, gt=0, description="How long to wait for the broker at start, seconds.")
+    kafka: Servers = Field("127.0.0.1:9092", description="Bootstrap servers, host:port, comma-separated.")
+    kafka_wait_s: float = Field(
+        60, gt=0, le=_DAY_S, description="How long to wait for the broker at start, seconds."
+    )
     kafka_options: SecretStr = Field(
         SecretStr(""),
         description="How to connect: librdkafka's name=value, comma-separated, such as"
         " security.protocol=SASL_SSL,sasl.mechanism=PLAIN,sasl.username=…,sasl.password=…",
     )
-    prefix: str = Field("hooklog.", description="Put before every topic and group name.")
+    prefix: Prefix = Field("hooklog.", description="Put before every topic and group name.")
     partitions: int = Field(8, ge=1, le=256, description="Partitions of the topics on a delivery's way.")
-    replication: int = Field(1, ge=1, description="Replication factor of topics that are created.")
-    tiers: Annotated[tuple[str, ...], NoDecode] = Field(
+    replication: int = Field(1, ge=1, le=32_767, description="Replication factor of topics that are created.")
+    tiers: Annotated[Ladder, NoDecode] = Field(
         ("5s", "30s", "2m", "10m", "30m", "2h"), description="The delay ladder, ascending, comma-separated."
     )
     group_protocol: Literal["classic", "consumer"] = Field("classic", description="Kafka group membership.")
-    instance: str = Field(
+    instance: Instance = Field(
         "0",
         description="Stable name of this process among those of its group: each process of a group, on any"
         " host, needs its own (such as a StatefulSet's ordinal); two with the same one end each other.",
     )
-    session_timeout_s: float = Field(6, description="Kafka session timeout (classic protocol), seconds.")
+    session_timeout_s: float = Field(
+        6,
+        ge=_SESSION_MIN_S,
+        le=_SESSION_MAX_S,
+        description="Kafka session timeout (classic protocol), seconds; brokers have bounds of their own.",
+    )
     drain_s: float = Field(
         65,
         ge=_DRAIN_MIN_S,
@@ -71,50 +104,65 @@ class Settings(BaseSettings):
         " at least the longest timeout of an endpoint (60).",
     )
 
-    in_flight: int = Field(512, ge=1, description="Requests in flight, a dispatcher process.")
-    endpoint_in_flight: int = Field(64, ge=1, description="Requests in flight, an endpoint and process.")
-    waiting: int = Field(20_000, ge=1, description="Deliveries taken in and not yet sent, a process.")
-    waiting_bytes: int = Field(64 << 20, ge=1, description="The same in bytes.")
-    duplicate_window_s: float = Field(3600, description="How long a message id is remembered, seconds.")
-    duplicate_window_max: int = Field(500_000, description="How many message ids, a router process.")
+    in_flight: int = Field(512, ge=1, le=100_000, description="Requests in flight, a dispatcher process.")
+    endpoint_in_flight: int = Field(
+        64, ge=1, le=100_000, description="Requests in flight, an endpoint and process."
+    )
+    waiting: int = Field(
+        20_000, ge=1, le=10_000_000, description="Deliveries taken in and not yet sent, a process."
+    )
+    waiting_bytes: int = Field(64 << 20, ge=1, le=1 << 40, description="The same in bytes.")
+    duplicate_window_s: float = Field(
+        3600, ge=0, le=_WINDOW_MAX_S, description="How long a message id is remembered, seconds."
+    )
+    duplicate_window_max: int = Field(
+        500_000, ge=1, le=100_000_000, description="How many message ids, a router process."
+    )
     unknown_event_types: Literal["allow", "refuse"] = Field(
         "allow", description="What is done with messages of an event type that the catalogue lacks."
     )
     payload_max: int = Field(256 << 10, ge=1, le=_PAYLOAD_MAX, description="Largest payload, bytes.")
 
-    disable_after: str = Field(
+    disable_after: SpanOrNever = Field(
         "5d", description="An endpoint is disabled after only failures for so long, such as 5d; none: never."
     )
-    warn_after: str = Field("3d", description="And warned about after so long; none: never.")
-    disable_apart: str = Field(
+    warn_after: SpanOrNever = Field("3d", description="And warned about after so long; none: never.")
+    disable_apart: Span = Field(
         "12h", description="Two of those failures must be so far apart, or neither is done."
     )
-    operations_tenant: str = Field(
+    operations_tenant: TenantOrNone = Field(
         "", description="Tenant whose endpoints get the operational webhooks (hooklog.…); empty: nobody does."
     )
-    mail_host: str = Field("", description="SMTP server of notifications; empty: no mail is sent.")
-    mail_port: int = Field(587, ge=1, le=65_535, description="Its port.")
+    mail_host: HostOrNone = Field("", description="SMTP server of notifications; empty: no mail is sent.")
+    mail_port: Port = Field(587, description="Its port.")
     mail_starttls: bool = Field(True, description="Encrypt by STARTTLS, or send nothing.")
     mail_ca_file: Path | None = Field(None, description="Certificates to trust instead of the system's, PEM.")
     mail_user: str = Field("", description="User there; empty: no login.")
     mail_password: SecretStr = Field(SecretStr(""), description="The user's password.")
-    mail_from: str = Field("hooklog@localhost", description="Sender of mails.")
-    mail_to: Annotated[tuple[str, ...], NoDecode] = Field(
+    mail_from: Address = Field("hooklog@localhost", description="Sender of mails.")
+    mail_to: Annotated[tuple[Address, ...], NoDecode] = Field(
         (), description="The platform's addresses, comma-separated: for tenants without one of their own."
     )
-    mail_tenants: Annotated[tuple[str, ...], NoDecode] = Field(
+    mail_tenants: Annotated[TenantsAddresses, NoDecode] = Field(
         (), description="Tenants' own addresses: tenant=address, comma-separated."
     )
 
-    clickhouse: str = Field("http://127.0.0.1:8123", description="ClickHouse's HTTP interface.")
-    clickhouse_database: str = Field("hooklog", description="Database of the tables.")
+    clickhouse: Url = Field("http://127.0.0.1:8123", description="ClickHouse's HTTP interface.")
+    clickhouse_database: Database = Field("hooklog", description="Database of the tables.")
     clickhouse_user: str = Field("default", description="ClickHouse user.")
     clickhouse_password: SecretStr = Field(SecretStr(""), description="ClickHouse password.")
     accounting_window_s: float = Field(
-        3600, gt=0, description="How far back the continuous accounting reads at its start, seconds."
+        3600,
+        gt=0,
+        le=30 * _DAY_S,
+        description="How far back the continuous accounting reads at its start, seconds.",
     )
-    retention_days: int = Field(90, ge=1, description="How long ClickHouse keeps history, days.")
-    rollup_days: int = Field(400, ge=1, description="How long it keeps figures by minute and hour, days.")
+    retention_days: int = Field(
+        90, ge=1, le=_KEEP_MAX_DAYS, description="How long ClickHouse keeps history, days."
+    )
+    rollup_days: int = Field(
+        400, ge=1, le=_KEEP_MAX_DAYS, description="How long it keeps figures by minute and hour, days."
+    )
 
     master_key: SecretStr | None = Field(None, description="Master key: 32 bytes in base64.")
     master_key_file: Path | None = Field(None, description="File that holds it.")
@@ -129,15 +177,15 @@ class Settings(BaseSettings):
     )
     profiles_dir: Path | None = Field(None, description="Folder of a platform's own profiles.")
 
-    api_host: str = Field("127.0.0.1", description="Address the API listens at.")
-    api_port: int = Field(8080, description="Port of the API.")
+    api_host: Host = Field("127.0.0.1", description="Address the API listens at.")
+    api_port: Port = Field(8080, description="Port of the API.")
     api: str = Field(
         "", description="URL of the API, for the commands that ask it; empty: at the address and port above."
     )
     api_key: SecretStr | None = Field(None, description="Key that those commands use; else the admin key.")
-    metrics_host: str = Field("127.0.0.1", description="Address of a group's /metrics, /healthz, /readyz.")
-    metrics_port: int = Field(0, description="Its port; 0 is any free one.")
-    metrics_of: Annotated[tuple[str, ...], NoDecode] = Field(
+    metrics_host: Host = Field("127.0.0.1", description="Address of a group's /metrics, /healthz, /readyz.")
+    metrics_port: PortOrAny = Field(0, description="Its port; 0 is any free one.")
+    metrics_of: Annotated[Programs, NoDecode] = Field(
         (), description="Programs whose metrics the API's /metrics has too, name=URL, comma-separated."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line.")
@@ -160,44 +208,6 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(p.strip() for p in value.split(",") if p.strip()) if isinstance(value, str) else value
-
-    @field_validator("mail_from", "mail_to")
-    @classmethod
-    def _addresses(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        if not all(map(_ADDRESS.fullmatch, [value] if isinstance(value, str) else value)):
-            raise ValueError("must be addresses such as ops@example.com")
-        return value
-
-    @field_validator("mail_tenants")
-    @classmethod
-    def _tenants_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        pairs = [part.partition("=") for part in value]
-        if not all(tenant and _ADDRESS.fullmatch(address) for tenant, _, address in pairs):
-            raise ValueError("must be tenant=address, such as acme=ops@acme.example")
-        return value
-
-    @field_validator("disable_after", "warn_after", "disable_apart")
-    @classmethod
-    def _duration(cls, value: str, info: ValidationInfo) -> str:
-        if value != NEVER or info.field_name == "disable_apart":
-            parse_duration(value)
-        return value
-
-    @field_validator("tiers")
-    @classmethod
-    def _ascending(cls, tiers: tuple[str, ...]) -> tuple[str, ...]:
-        durations = [parse_duration(tier) for tier in tiers]
-        if not durations or durations != sorted(set(durations)) or durations[0] < 1_000_000:
-            raise ValueError("must be durations of at least 1s, each longer than the one before")
-        return tuple(format_duration(duration) for duration in durations)
-
-    @field_validator("metrics_of")
-    @classmethod
-    def _programs(cls, programs: tuple[str, ...]) -> tuple[str, ...]:
-        for program in programs:
-            if re.fullmatch(r"[a-z0-9._-]+=https?://\S+", program) is None:
-                raise ValueError(f"{program!r} is no name=URL")
-        return programs
 
     @field_validator("kafka_options")
     @classmethod
@@ -231,6 +241,25 @@ class Settings(BaseSettings):
         """The ladder in microseconds, ascending."""
         return tuple(parse_duration(tier) for tier in self.tiers)
 
+    @property
+    def disable_after_us(self) -> int | None:
+        """`disable_after` in microseconds; None: never."""
+        return _span_us(self.disable_after)
+
+    @property
+    def warn_after_us(self) -> int | None:
+        """`warn_after` in microseconds; None: never."""
+        return _span_us(self.warn_after)
+
+    @property
+    def disable_apart_us(self) -> int:
+        """`disable_apart` in microseconds."""
+        return parse_duration(self.disable_apart)
+
+
+def _span_us(text: str) -> int | None:
+    return None if text == NEVER else parse_duration(text)
+
 
 def _split_options(options: SecretStr) -> list[str]:
     """Split at commas that a name follows: a password may contain others."""
@@ -250,7 +279,20 @@ def load_settings(**overrides: Any) -> Settings:
     try:
         return Settings(**overrides)
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise SettingsError(f"wrong setting: {wrong}") from None
+        raise SettingsError(f"wrong setting: {'; '.join(map(_told, error.errors()))}") from None
     except (TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{CONFIG_VARIABLE}={config}: is no TOML file: {error}") from None
+
+
+def _told(wrong: ErrorDetails) -> str:
+    """Name a setting, its value unless that may be secret, and the rule."""
+    value = wrong["input"]
+    text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    shown = f"={text!r}" if _may_be_shown(str(wrong["loc"][0])) else ""
+    return f"{'.'.join(map(str, wrong['loc']))}{shown}: {wrong['msg'].removeprefix('Value error, ')}"
+
+
+def _may_be_shown(name: str) -> bool:
+    """Whether a value is no secret and holds none; of what is no setting nobody knows."""
+    field = Settings.model_fields.get(name)
+    return field is not None and "Secret" not in str(field.annotation) and name not in _MAY_HOLD_SECRETS

@@ -149,10 +149,14 @@ _RETRIES = Row(
         ),
         Panel(
             "graph",
-            "Retries released",
-            "Retries a second that became due and went back to the dispatchers.",
+            "Put on deliveries",
+            "Deliveries a second that dispatchers get to attempt: first tries, and retries that became due.",
             "ops",
-            (Prom(rate("hooklog_retries_released_total"), "released"),),
+            (
+                Prom(rate("hooklog_deliveries_scheduled_total"), "first tries"),
+                Prom(rate("hooklog_retries_released_total"), "retries"),
+            ),
+            stacked=True,
         ),
         Panel(
             "graph",

@@ -9,7 +9,7 @@ import pytest
 from consumers.accounting import Accounting, Pace
 from consumers.projector import Projector
 from engine.core.lane import Lane
-from engine.core.model import AttemptFinished, DeliveryScheduled, MessagePublished, RoutedBatch
+from engine.core.model import AttemptFinished, DeliveryScheduled, MessagePublished
 from engine.core.routing import delivery_id
 from engine.ports import Output
 from engine.runtime.accounting.accounts import Accounts
@@ -107,8 +107,6 @@ def _headers(value: object) -> dict[str, bytes]:
             return {headers.DELIVERY: value.delivery_id.encode(), headers.ATTEMPT: number}
         case AttemptFinished():
             return headers.of_attempt(value, b"deliveries:0:0")
-        case RoutedBatch():
-            return {headers.RANGE: b"%d-%d" % (value.first_offset, value.last_offset)}
     return {}
 
 

@@ -7,11 +7,13 @@ from collections import Counter, defaultdict
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 
-from consumers.router import UNACKNOWLEDGED_BYTES_MAX
+from consumers.router import UNACKNOWLEDGED_BYTES_MAX, Router
+from consumers.scheduler import Scheduler
 from engine.core.accounting import Range, gaps
 from engine.core.model import Answer, InvalidRecord
-from engine.ports import Output
+from engine.ports import Output, TopicPartition
 from engine.runtime.routing.unrecorded import BATCH_BYTES_MAX
 from tests.pipeline.world import ANSWER_US, CODEC, GROUPS, PARTITIONS, POISON, World, a_world
 
@@ -93,6 +95,28 @@ def test_what_is_refused_names_its_reason() -> None:
         assert verdicts == {"routed": 2, "duplicate": 1, "invalid": 4}
 
 
+def scheduled() -> float:
+    """How many deliveries this process has made from messages."""
+    return REGISTRY.get_sample_value("hooklog_deliveries_scheduled_total") or 0
+
+
+def test_a_delivery_that_is_read_back_is_not_counted_again() -> None:
+    """The metric says how many were put on `deliveries`, by whichever router."""
+    with a_world(answering) as world:
+        for name in ("a", "b"):
+            world.create_endpoint(name)
+        world.run(1)
+        before = scheduled()
+        world.publish("m")
+        while len(world.records("deliveries")) < 2:
+            world.step("router")
+        assert world.records("routings") == []
+        world.kill("router")
+        world.run(1)
+        assert [len(routing.matched) for batch in world.batches() for routing in batch.routings] == [2]
+        assert scheduled() - before == len(world.records("deliveries")) == 2
+
+
 def check_complete(world: World, messages: int) -> None:
     """Nothing lost, nothing forked, the books tile, and repeats only for what a kill left in flight."""
     for partition in range(PARTITIONS):
@@ -142,6 +166,47 @@ def test_kills_lose_nothing_and_fork_nothing(actions: list[tuple[str, str]]) -> 
         world.publish("last")
         world.run(8)
         check_complete(world, messages + 1)
+
+
+def test_what_is_kept_of_a_partition_goes_with_it() -> None:
+    """Another router and scheduler take half of what there is, and give it back: each delivery ends once."""
+    with a_world(answering) as world:
+        for name in ("flaky", "down"):
+            world.create_endpoint(name)
+        world.run(1)
+        for n in range(20):
+            world.publish(f"m{n}")
+        for group in ("router", "dispatcher", "scheduler"):
+            world.step(group)
+        router, scheduler = Router(world.context()), Scheduler(world.context())
+        router.view.load()
+        for _ in range(8):
+            world.run(0.25)
+            router.step()
+            scheduler.step()
+        for ours, theirs in ((world.router, router), (world.scheduler, scheduler)):
+            mine, other = kept_of(ours), kept_of(theirs)
+            assert mine == partitions_with_state(ours)
+            assert other == partitions_with_state(theirs)
+            assert mine
+            assert other
+            assert not mine & other
+        router.close()
+        scheduler.processor.close()
+        assert not kept_of(router)
+        assert not kept_of(scheduler)
+        world.run(10)
+        assert decisions(world) == {("flaky", "delivered"): 20, ("down", "failed"): 20}
+
+
+def kept_of(group: Router | Scheduler) -> set[TopicPartition]:
+    """The partitions of which it keeps something."""
+    return set(group._states if isinstance(group, Router) else group._tiers)
+
+
+def partitions_with_state(group: Router | Scheduler) -> set[TopicPartition]:
+    """Those it owns, but for `attempts`, of which nothing is held."""
+    return {at for at in group.processor.progress.owned if at[0] != "attempts"}
 
 
 @pytest.mark.parametrize("topic", ["deliveries", "attempts", "retry.0", "retry.1s"])

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -101,6 +101,11 @@ class Told:
     """Passes on at once what the thread that polls says: here there is one thread."""
 
     lanes: Lanes
+    attempts: Attempts
+
+    def changed(self, endpoint_ids: Collection[str]) -> None:
+        """The view has other snapshots of these endpoints."""
+        self.attempts.forget(endpoint_ids)
 
     @property
     def drained_left(self) -> int:
@@ -162,7 +167,7 @@ class World:
         inputs = Inputs(self.intake.processor, self.intake.configuration, self.intake.view)
         attempts = Attempts(self.context(), inputs, self.sender)
         self.lanes = Lanes(self.context(), self.intake.processor, attempts, self.intake.parking)
-        told.lanes = self.lanes
+        told.lanes, told.attempts = self.lanes, attempts
 
     def kill(self, group: str) -> None:
         """SIGKILL, and a new process: nothing is drained, acknowledged or committed."""

@@ -78,7 +78,7 @@ class Pipeline(World):
         inputs = Inputs(self.intake.processor, self.intake.configuration, self.intake.view)
         attempts = Attempts(self.context(), inputs, self.spy)
         self.lanes = Lanes(self.context(), self.intake.processor, attempts, self.intake.parking)
-        told.lanes = self.lanes
+        told.lanes, told.attempts = self.lanes, attempts
 
     async def _step_dispatcher(self) -> None:
         await super()._step_dispatcher()

@@ -6,7 +6,7 @@ The test acts for the event loop: it begins, finishes and parks what the polling
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import pytest
 
@@ -38,6 +38,9 @@ class Loop:
         self.lanes: dict[str, Parked] = {}
         self.events: list[str] = []
         self.drained_left = 0
+
+    def changed(self, endpoint_ids: Collection[str]) -> None:
+        """No endpoint is known here."""
 
     def arrive(self, batch: Sequence[Waiting]) -> None:
         """Nothing is ever handed over twice."""

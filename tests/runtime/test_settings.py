@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine.runtime.kafka.client import Cluster
-from engine.runtime.settings import SettingsError, load_settings
+from engine.runtime.settings import Settings, SettingsError, load_settings
 from engine.runtime.topics import catalogue, inputs, tier_topics
 
 CANARY = "canary-in-a-coal-mine"
@@ -37,6 +37,14 @@ def test_defaults() -> None:
     assert load_settings().tiers == ("5s", "30s", "2m", "10m", "30m", "2h")
     assert load_settings().tiers_us[-1] == 7_200_000_000
     assert load_settings().master_key is None
+
+
+def test_when_endpoints_are_warned_about_and_disabled() -> None:
+    """In microseconds; None is never."""
+    settings = load_settings(disable_after="5d", warn_after="none", disable_apart="90m")
+    assert settings.disable_after_us == 5 * 86_400_000_000
+    assert settings.warn_after_us is None
+    assert settings.disable_apart_us == 5_400_000_000
 
 
 def test_variables(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,42 +105,142 @@ def test_a_file_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "tiers", ["", " , ", "5", "5s,x", "30s,5s", "5s,5s", "60s,1m", "0s,5s", "500ms,5s", "5s,30s,20s"]
+    "tiers", ["", " , ", "5", "5s,x", "30s,5s", "5s,5s", "60s,1m", "0s,5s", "500ms,5s", "5s,30s,20s", "31d"]
 )
 def test_bad_tiers(tiers: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Durations of a second or more, each longer than the one before."""
     monkeypatch.setenv("HOOKLOG_TIERS", tiers)
-    with pytest.raises(SettingsError, match="tiers: "):
+    with pytest.raises(SettingsError, match=r"tiers=.*: (must be 1 to 50 durations|.*is no duration)"):
         load_settings()
+
+
+ONE_OF = "Input should be '"
+BOUNDS: dict[str, tuple[str, ...]] = {
+    "kafka_wait_s": ("0", "-1", "86401", "inf", "nan"),
+    "partitions": ("0", "257", "many"),
+    "replication": ("0", "32768"),
+    "session_timeout_s": ("0", "0.5", "301", "nan"),
+    "drain_s": ("59", "300"),
+    "in_flight": ("0", "100001"),
+    "endpoint_in_flight": ("0", "100001"),
+    "waiting": ("0", "10000001"),
+    "waiting_bytes": ("0", "1099511627777"),
+    "duplicate_window_s": ("-5", "604801", "inf"),
+    "duplicate_window_max": ("-1", "0", "100000001"),
+    "payload_max": ("0", "1000000"),
+    "mail_port": ("0", "65536"),
+    "accounting_window_s": ("0", "2592001", "inf"),
+    "retention_days": ("0", "10001"),
+    "rollup_days": ("0", "10001"),
+    "api_port": ("0", "99999"),
+    "metrics_port": ("-1", "65536"),
+}
+"""Numbers that are refused; their rule is a bound."""
+RULES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "kafka": ("host:port", ("", "a:1,", "a:0", "a:65536", "a:b", "a b:1", "http:/a")),
+    "prefix": ("characters", ("a/b", "a b", "é.", "x" * 201)),
+    "group_protocol": (ONE_OF, ("newest",)),
+    "instance": ("characters|empty", ("", "a b", "a/b", "x" * 201)),
+    "unknown_event_types": (ONE_OF, ("maybe",)),
+    "disable_after": ("duration|at least 1s|at most 3650d", ("5 days", "0s", "3651d", "never")),
+    "warn_after": ("duration|at least 1s|at most 3650d", ("-3d", "999ms", "999999999d")),
+    "disable_apart": ("duration|at most 3650d", ("none", "3651d")),
+    "operations_tenant": ("tenant's id", (" acme", "a" * 129)),
+    "mail_host": ("host name", ("a b", "smtp://a")),
+    "mail_starttls": ("boolean", ("perhaps",)),
+    "mail_from": ("address", ("", "nobody")),
+    "mail_to": ("address", ("nobody", "a@b.example,c")),
+    "mail_tenants": ("tenant=address|each tenant once", ("acme", "=a@b.example", "a=x@b.c,a=y@b.c")),
+    "clickhouse_database": ("letters", ("", "1a", "a-b", "a; DROP", "a" * 101)),
+    "allow_http": ("boolean", ("perhaps",)),
+    "egress_allow": ("IPv4", ("127.0.0.1/8", "everywhere")),
+    "api_host": ("host name", ("", "a b", "http://a")),
+    "metrics_host": ("host name", ("", "a b")),
+    "metrics_of": ("name=URL", ("http://a", "api=http://a", "a=http://b,a=http://c", "a=ftp://b")),
+    "log_level": (ONE_OF, ("loud",)),
+}
+"""What is refused of the others, and what of the rule is told."""
+HIDDEN: dict[str, tuple[str, tuple[str, ...]]] = {
+    "kafka_options": ("name=value", (f"acks={CANARY}", CANARY, f"security.protocol=SSL,group.id={CANARY}")),
+    "clickhouse": (
+        "a URL",
+        ("", "http://", f"{CANARY}:8123", f"ftp://{CANARY}", f"http://u:{CANARY}@a:99999"),
+    ),
+}
+"""The same, of those whose value may hold a secret."""
+WHERE_USED = {
+    *("mail_ca_file", "master_key_file", "previous_master_key_file", "profiles_dir"),  # when it is read
+    *("master_key", "previous_master_key", "admin_key", "api_key", "api"),  # by who needs one
+    *("mail_user", "mail_password", "clickhouse_user", "clickhouse_password"),  # by the server
+}
+"""Whose values are judged where they are used."""
+
+
+def rows(table: dict[str, tuple[str, tuple[str, ...]]]) -> list[tuple[str, str, str]]:
+    """(setting, value, what is told of the rule)."""
+    return [(name, value, rule) for name, (rule, values) in table.items() for value in values]
+
+
+def test_every_setting_has_its_bounds() -> None:
+    """None is forgotten, and none is named that is no more."""
+    assert {*BOUNDS, *RULES, *HIDDEN, *WHERE_USED, "tiers"} == set(Settings.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "rule"),
+    [
+        *((name, value, "should be|finite") for name, values in BOUNDS.items() for value in values),
+        *rows(RULES),
+    ],
+)
+def test_a_wrong_value_is_told(name: str, value: str, rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Setting, value and rule, so that it can be found and mended."""
+    monkeypatch.setenv(f"HOOKLOG_{name.upper()}", value)
+    with pytest.raises(SettingsError, match=rf"wrong setting: {name}[^=]*=.*: .*({rule})") as refused:
+        load_settings()
+    parts = [part.strip() for part in value.split(",")]
+    assert any(repr(part)[1:-1] in str(refused.value) for part in parts)
+
+
+@pytest.mark.parametrize(("name", "value", "rule"), rows(HIDDEN))
+def test_a_wrong_value_that_may_be_secret_is_not_told(
+    name: str, value: str, rule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The setting and its rule only."""
+    monkeypatch.setenv(f"HOOKLOG_{name.upper()}", value)
+    with pytest.raises(SettingsError, match=rf"wrong setting: {name}: .*{rule}") as refused:
+        load_settings()
+    assert CANARY not in str(refused.value)
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("partitions", "0"),
-        ("partitions", "257"),
-        ("partitions", "many"),
-        ("replication", "0"),
-        ("drain_s", "59"),
-        ("drain_s", "300"),
-        ("payload_max", "0"),
-        ("payload_max", "1000000"),
-        ("kafka_options", "acks=1"),
-        ("kafka_options", "security.protocol"),
-        ("kafka_options", "security.protocol=SSL,group.id=mine"),
-        ("in_flight", "0"),
-        ("egress_allow", "127.0.0.1/8"),
-        ("egress_allow", "everywhere"),
-        ("group_protocol", "newest"),
-        ("log_level", "loud"),
-        ("allow_http", "perhaps"),
+        ("kafka", "kafka:9092,SSL://b-1.kafka.example:9094, [::1]:9092,alone"),
+        ("prefix", ""),
+        ("prefix", "a.B_c-1."),
+        ("instance", "router-0.a_b"),
+        ("session_timeout_s", "1"),
+        ("duplicate_window_s", "0"),
+        ("disable_after", "none"),
+        ("warn_after", "3650d"),
+        ("disable_apart", "0s"),
+        ("operations_tenant", ""),
+        ("operations_tenant", "the platform"),
+        ("mail_host", ""),
+        ("clickhouse", "https://clickhouse.example/path"),
+        ("clickhouse_database", "_hooklog2"),
+        ("api_host", "::"),
+        ("api_port", "65535"),
+        ("metrics_port", "0"),
+        ("metrics_of", "router=http://127.0.0.1:9100/metrics,router.1=https://b:1/"),
+        ("retention_days", "10000"),
     ],
 )
-def test_a_wrong_value_is_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By its setting, so that it can be found."""
+def test_what_lies_within_the_bounds(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ends themselves, and what only looks odd."""
     monkeypatch.setenv(f"HOOKLOG_{name.upper()}", value)
-    with pytest.raises(SettingsError, match=f"wrong setting: {name}"):
-        load_settings()
+    assert str(getattr(load_settings(), name)) in (value, f"{value}.0", str(tuple(value.split(","))))
 
 
 def test_settings_do_not_change() -> None:

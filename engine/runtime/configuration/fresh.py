@@ -5,8 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 
-from engine.ports import Clock, Log, LogError
-from engine.ports import TopicPartition as Partition
+from engine.ports import Clock, Log, LogError, TopicPartition
 from engine.runtime import telemetry
 from engine.runtime.topics import partitions_of
 
@@ -15,7 +14,7 @@ _KEPT = 8
 """Answers that are remembered: a view may reach the end of an older one first."""
 NEVER = float("-inf")
 
-Reached = Callable[[Partition], int]
+Reached = Callable[[TopicPartition], int]
 _LOG = telemetry.logger("fresh")
 
 
@@ -28,7 +27,7 @@ class Freshness:
         self._reached = reached
         self._reader = log.reader()
         self._partitions = partitions_of(log, topic)
-        self._answers: tuple[tuple[float, Mapping[Partition, int]], ...] = ()
+        self._answers: tuple[tuple[float, Mapping[TopicPartition, int]], ...] = ()
         self._began = NEVER
         self._stopped = threading.Event()
         self._asking: threading.Thread | None = None

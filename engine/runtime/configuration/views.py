@@ -8,8 +8,7 @@ from dataclasses import replace
 from engine.core.directory import ApiKey, DataKey, EventType, Tenant
 from engine.core.endpoint import Endpoint
 from engine.core.replay import Replay
-from engine.ports import Clock, Log, LogError, Record
-from engine.ports import TopicPartition as Partition
+from engine.ports import Clock, Log, LogError, Record, TopicPartition
 from engine.runtime import telemetry
 from engine.runtime.clock import SystemClock
 from engine.runtime.configuration.fresh import Freshness
@@ -45,8 +44,8 @@ class View:
         reader.close()
         self._fold = fold
         self._follower = log.follower(starts)
-        self.offsets: dict[Partition, int] = dict(starts)
-        self._reached: Mapping[Partition, int] = {}
+        self.offsets: dict[TopicPartition, int] = dict(starts)
+        self._reached: Mapping[TopicPartition, int] = {}
         self.freshness: Freshness | None = None
 
     def keep_fresh(self, topic: str, clock: Clock) -> Freshness:
@@ -88,7 +87,7 @@ class View:
         """Return the offset after the last record folded of a partition."""
         return self.offsets[topic, partition]
 
-    def reached(self, at: Partition) -> int:
+    def reached(self, at: TopicPartition) -> int:
         """Return the offset below which nothing is missing; a transaction's end takes one too."""
         return max(self.offsets[at], self._reached.get(at, 0))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from engine.core.delivery import Verdict, decide, finished, following, judge, once, policy_of
@@ -26,6 +26,8 @@ FRESH_S = 0.15
 """A view must be known to be complete as of so long ago for a delivery to begin (docs/adr/0011), and"""
 SIGNED_WITHIN_S = 0.19
 """as of so long ago when it is signed: `ROTATES_AFTER_US` is longer."""
+PREPARED_MAX = 10_000
+"""So many endpoints' keys are held in the clear at most; others are opened again when they are needed."""
 _LOOK_S = 0.005
 
 
@@ -79,7 +81,8 @@ class Attempts:
         self._sender = sender
         self._partitions = context.log.partitions("endpoints")
         self._freshness = inputs.view.keep_fresh("endpoints", context.clock)
-        self._prepared: dict[tuple[str, str], Prepared] = {}
+        self._prepared: dict[str, Prepared] = {}
+        """By endpoint; signing keys and header values are in the clear in it."""
 
     def endpoint(self, delivery: DeliveryScheduled) -> Endpoint | None:
         """Return the endpoint as our view has it."""
@@ -108,15 +111,26 @@ class Attempts:
         )
 
     def prepare(self, endpoint: Endpoint, profile_name: str) -> Prepared:
-        """Policy and keys of an endpoint, made once a version; the body decides the profile."""
-        key = (endpoint.id, profile_name)
-        prepared = self._prepared.get(key)
-        if prepared is None or prepared.endpoint is not endpoint:
+        """Policy and keys of an endpoint, made once a version and dialect; the body decides the profile."""
+        prepared = self._prepared.get(endpoint.id)
+        if prepared is None or prepared.endpoint is not endpoint or prepared.profile.name != profile_name:
             profile = self._context.profile(profile_name)
             policy = policy_of(endpoint, profile.policy)
             prepared = Prepared(endpoint, profile, policy, *self._opened(endpoint, profile))
-            self._prepared[key] = prepared
+            self._keep(prepared)
         return prepared
+
+    def _keep(self, prepared: Prepared) -> None:
+        """Hold it, and let the oldest go if there are too many."""
+        self._prepared.pop(prepared.endpoint.id, None)
+        while len(self._prepared) >= PREPARED_MAX:
+            del self._prepared[next(iter(self._prepared))]
+        self._prepared[prepared.endpoint.id] = prepared
+
+    def forget(self, endpoint_ids: Iterable[str]) -> None:
+        """These have changed or were deleted: hold no secret and no header value of before."""
+        for endpoint_id in endpoint_ids:
+            self._prepared.pop(endpoint_id, None)
 
     def policy(self, endpoint: Endpoint, profile_name: str) -> Policy:
         """Return the endpoint's policy; needs no keys."""

@@ -50,6 +50,10 @@ class Parking:
         self._looked = 0.0
         self.lanes: dict[TopicPartition, dict[bytes, Parked]] = {}
 
+    def disowned(self, owned: Owned) -> None:
+        """Forget the lanes of a partition that is not ours any more."""
+        del self.lanes[owned.at]
+
     def ask(self, parked: Parked, inputs: Sequence[Input], drained: Sequence[Input] = ()) -> None:
         """From the event loop: let these wait on the log, those drained again, and write down the circuit."""
         parked.asked += 1
@@ -57,8 +61,6 @@ class Parking:
 
     def step(self, processor: Processor, scanned: Callable[[Parked], int]) -> None:
         """See to what was asked; write snapshots that are due, while the lease holds."""
-        for at in self.lanes.keys() - processor.progress.owned.keys():
-            del self.lanes[at]
         if not processor.holds_lease(self._context.settings.lease_s):
             return
         changed: dict[bytes, Parked] = {}

@@ -13,7 +13,6 @@ from typing import Literal
 
 from engine.core.cause import likely_cause
 from engine.core.change import DisableEndpoint
-from engine.core.duration import parse_duration
 from engine.core.endpoint import Endpoint
 from engine.core.health import (
     NEVER,
@@ -34,7 +33,6 @@ from engine.core.recent import Recent
 from engine.core.routing import partition_of
 from engine.core.template import rfc3339
 from engine.ports import LogError, Output, Reader, Record
-from engine.runtime import settings as configured
 from engine.runtime import telemetry
 from engine.runtime.context import Context
 from schemas import headers
@@ -48,16 +46,6 @@ SUCCESS_US, SUCCESSES_MAX = 3_600_000_000, 20_000
 VISIBLE_WITHIN_S = 15.0
 """How long a transaction of the owner before may stay open: a little more than its time limit."""
 _NOTICES: Mapping[Due, NoticeKind] = {"recovered": "recovered", "warn": "warned", "digest": "exhausted"}
-
-
-def rule_of(settings: configured.Settings) -> Rule:
-    """When endpoints are warned about and disabled."""
-
-    def span(text: str) -> int | None:
-        return None if text == configured.NEVER else parse_duration(text)
-
-    after, warned = span(settings.disable_after), span(settings.warn_after)
-    return Rule(after, warned, parse_duration(settings.disable_apart))
 
 
 class Partition:
@@ -103,7 +91,8 @@ class States:
     def __init__(self, context: Context, endpoints: Mapping[str, Endpoint]) -> None:
         self._context = context
         self._endpoints = endpoints
-        self._rule = rule_of(context.settings)
+        chosen = context.settings
+        self._rule = Rule(chosen.disable_after_us, chosen.warn_after_us, chosen.disable_apart_us)
         self._partitions: dict[int, Partition] = {}
 
     # -- owning ------------------------------------------------------------------------

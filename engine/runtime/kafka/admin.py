@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka.admin import NewTopic
 
-from engine.ports import TopicPartition as Partition
+from engine.ports import TopicPartition
 from engine.runtime.kafka.check import configuration, faults
 from engine.runtime.kafka.client import Cluster, log_error, mapped, persistently, sound
 from engine.runtime.kafka.log import connect
@@ -78,7 +78,7 @@ class KafkaAdmin:
             member.close()
 
 
-def _starts(cluster: Cluster, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
+def _starts(cluster: Cluster, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
     reader = KafkaReader(cluster)
     try:
         return reader.starts(partitions)

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from engine.ports import BrokerUnreachableError, LogError, Rebalance
-from engine.ports import TopicPartition as Partition
+from engine.ports import BrokerUnreachableError, LogError, Rebalance, TopicPartition
 from engine.runtime import telemetry
 from engine.runtime.kafka.check import faults
 from engine.runtime.kafka.client import Cluster, mapped
@@ -81,7 +80,7 @@ class KafkaLog:
         reader.warm([("attempts", partition) for partition in range(self.partitions("attempts"))])
         return reader
 
-    def follower(self, starts: Mapping[Partition, int], *, ahead_kb: int = 16_384) -> KafkaFollower:
+    def follower(self, starts: Mapping[TopicPartition, int], *, ahead_kb: int = 16_384) -> KafkaFollower:
         """Follow from `starts` on; at most about `ahead_kb` are fetched before they are polled."""
         return KafkaFollower(self._cluster, starts, ahead_kb)
 

@@ -10,8 +10,7 @@ from typing import Any, cast
 from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka import Producer as Client
 
-from engine.ports import Acknowledged, Consumer, LogError, Output, QueueFullError
-from engine.ports import TopicPartition as Partition
+from engine.ports import Acknowledged, Consumer, LogError, Output, QueueFullError, TopicPartition
 from engine.runtime.kafka.client import Cluster, Config, log_error, mapped
 from engine.runtime.kafka.consumer import KafkaConsumer
 from engine.runtime.topics import MESSAGE_MAX
@@ -133,7 +132,9 @@ class KafkaTransactions:
         with mapped(f"the transactional name {name} could not be taken"):
             self._client.init_transactions(_WAIT_S)
 
-    def write(self, outputs: Sequence[Output], consumed: Mapping[Partition, int], consumer: Consumer) -> None:
+    def write(
+        self, outputs: Sequence[Output], consumed: Mapping[TopicPartition, int], consumer: Consumer
+    ) -> None:
         """One transaction: all of it or nothing; of a commit that failed only a restart tells which."""
         assert isinstance(consumer, KafkaConsumer)
         self._sign.asked(time.monotonic())
