@@ -25,6 +25,7 @@ from schemas.codec import UndecodableError, UnknownSchemaError
 
 GROUP = "control"
 BATCH_MAX = 100
+SWEEP_EVERY_S = 60.0
 SEEN_MAX = 200_000
 """Command ids that are remembered at most: some 30 MB."""
 
@@ -38,6 +39,7 @@ class Control:
         self._transactions = context.log.transactions(f"{GROUP}-{context.settings.instance}")
         self._seen: Recent[bool] = Recent(SEEN_US, SEEN_MAX)
         self._decisions = Decisions(context)
+        self._swept = context.clock.monotonic()
 
     @property
     def configuration(self) -> Configuration:
@@ -51,7 +53,8 @@ class Control:
         if self._inputs.gained:
             self._inputs.gained = False
             self._load()
-        if not records:
+        tombstones = self._tombstones()
+        if not records and not tombstones:
             return
         announced = self._announce(records)
         outputs = [output for made in self._inputs.each(records, self._handle) for output in made]
@@ -61,7 +64,17 @@ class Control:
             for id, cause in announced.items()
             if id.encode() not in written
         ]
-        self._transactions.write(outputs, self._inputs.next, self._inputs.consumer)
+        self._transactions.write([*outputs, *tombstones], self._inputs.next, self._inputs.consumer)
+
+    def _tombstones(self) -> Sequence[Output]:
+        """End, now and then, what is kept of endpoints that were deleted long ago."""
+        now = self._context.clock.monotonic()
+        if not self._inputs.next or now - self._swept < SWEEP_EVERY_S:
+            return ()
+        found = self._decisions.tombstones({partition for _, partition in self._inputs.next}, BATCH_MAX)
+        if len(found) < BATCH_MAX:  # else the rest comes with the next batch
+            self._swept = now
+        return found
 
     def _announce(self, records: Sequence[Record]) -> Mapping[str, bytes]:
         """Say, before new secrets are decided, that they will be; causes by endpoint (docs/adr/0011).

@@ -5,8 +5,9 @@ The rules are in engine.core; here are the configuration they look at, the secre
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
+from itertools import islice
 from typing import assert_never
 
 from engine.core import tenancy
@@ -39,7 +40,7 @@ from engine.core.directory import (
     TenantCreated,
     TenantDeleted,
 )
-from engine.core.endpoint import Endpoint, decide, evolve, reject
+from engine.core.endpoint import Endpoint, decide, evolve, is_forgotten, reject
 from engine.core.routing import partition_of
 from engine.ports import Output
 from engine.runtime import telemetry
@@ -82,6 +83,18 @@ class Decisions:
     def snapshot(self, endpoint_id: str, cause: bytes) -> Output:
         """Return an endpoint as it stands; it ends an announcement."""
         return self._endpoint(self.configuration.endpoints[endpoint_id], cause)
+
+    # -- what is over ----------------------------------------------------------------------
+
+    def tombstones(self, partitions: Collection[int], limit: int) -> list[Output]:
+        """Forget endpoints of some partitions that were deleted long ago, at most so many at a time."""
+        now, endpoints = self._context.clock.now(), self.configuration.endpoints
+        over = (each for each in endpoints.values() if is_forgotten(each, now))
+        here = (each for each in over if partition_of(each.tenant, self._partitions) in partitions)
+        due = list(islice(here, limit))
+        for endpoint in due:
+            del endpoints[endpoint.id]
+        return [_tombstone(partition_of(each.tenant, self._partitions), each) for each in due]
 
     # -- endpoints -------------------------------------------------------------------------
 
@@ -250,3 +263,7 @@ class Decisions:
         return Output(
             topic, partition_of(tenant, self._partitions), key.encode(), encoded, {headers.CAUSE: cause}
         )
+
+
+def _tombstone(partition: int, endpoint: Endpoint) -> Output:
+    return Output("endpoints", partition, endpoint.id.encode(), None)
