@@ -138,6 +138,17 @@ def test_an_id_may_be_used_again_afterwards() -> None:
         assert [request.url.rpartition("/")[2] for _, request in world.requests] == [f"{TENANT}0"]
 
 
+def test_the_router_keeps_no_place_for_a_tenant_without_endpoints() -> None:
+    """Tenants come and go, too."""
+    with a_world(ok) as world:
+        world.create_endpoint("only", tenant=OTHER)
+        world.run(1)
+        assert world.router.roster._by_tenant.keys() == {OTHER}
+        delete(world, "only", OTHER)
+        world.run(1)
+        assert not world.router.roster._by_tenant
+
+
 # -- lanes -----------------------------------------------------------------------------
 
 
