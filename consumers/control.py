@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from threading import Event
 
 from engine.core.change import REMEMBERED_US as SEEN_US
-from engine.core.change import Command, CommandBase, RotateSecret
-from engine.core.directory import DirectoryCommand
+from engine.core.change import Command, CommandBase, EndpointDeleted, RotateSecret
+from engine.core.directory import DeleteTenant, DirectoryCommand, KeyRevoked
 from engine.core.recent import Recent
 from engine.ports import Output, Record, TopicPartition
 from engine.runtime import telemetry
@@ -25,8 +25,27 @@ from schemas.codec import UndecodableError, UnknownSchemaError
 
 GROUP = "control"
 BATCH_MAX = 100
+SWEEP_EVERY_S = 60.0
 SEEN_MAX = 200_000
 """Command ids that are remembered at most: some 30 MB."""
+
+
+class Batch:
+    """What the records of one poll lead to, and where each partition began: what moves nothing ends there."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self.outputs: list[Output] = []
+        self.endpoints: set[bytes | None] = set()
+        """Whose snapshots are among them, or were."""
+        self.unmoved: dict[TopicPartition, int] = {}
+        for record in records:
+            self.unmoved.setdefault((record.topic, record.partition), record.offset)
+
+    def add(self, outputs: Iterable[Output]) -> None:
+        """Take in what a command leads to."""
+        made = list(outputs)
+        self.outputs += made
+        self.endpoints |= {output.key for output in made if output.topic == "endpoints"}
 
 
 class Control:
@@ -37,7 +56,10 @@ class Control:
         self._inputs = AtLeastOnce(context.log, GROUP, ("commands",))
         self._transactions = context.log.transactions(f"{GROUP}-{context.settings.instance}")
         self._seen: Recent[bool] = Recent(SEEN_US, SEEN_MAX)
+        """By id; False for a fact that may be a part of what a tenant's deletion leads to."""
+        self._batch = Batch(())
         self._decisions = Decisions(context)
+        self._swept = context.clock.monotonic()
 
     @property
     def configuration(self) -> Configuration:
@@ -51,17 +73,29 @@ class Control:
         if self._inputs.gained:
             self._inputs.gained = False
             self._load()
-        if not records:
+        tombstones = self._tombstones()
+        if not records and not tombstones:
             return
+        self._batch = Batch(records)
         announced = self._announce(records)
-        outputs = [output for made in self._inputs.each(records, self._handle) for output in made]
-        written = {output.key for output in outputs if output.topic == "endpoints"}
-        outputs += [
-            self._decisions.snapshot(id, cause)
-            for id, cause in announced.items()
-            if id.encode() not in written
+        for made in self._inputs.each(records, self._handle):
+            self._batch.add(made)
+        written = self._batch.endpoints
+        ended = [
+            self._decisions.snapshot(id, at) for id, at in announced.items() if id.encode() not in written
         ]
+        outputs = [*self._batch.outputs, *ended, *tombstones]
         self._transactions.write(outputs, self._inputs.next, self._inputs.consumer)
+
+    def _tombstones(self) -> Sequence[Output]:
+        """End, now and then, what is kept of endpoints that were deleted long ago."""
+        now = self._context.clock.monotonic()
+        if not self._inputs.next or now - self._swept < SWEEP_EVERY_S:
+            return ()
+        found = self._decisions.tombstones({partition for _, partition in self._inputs.next}, BATCH_MAX)
+        if len(found) < BATCH_MAX:  # else the rest comes with the next batch
+            self._swept = now
+        return found
 
     def _announce(self, records: Sequence[Record]) -> Mapping[str, bytes]:
         """Say, before new secrets are decided, that they will be; causes by endpoint (docs/adr/0011).
@@ -70,10 +104,7 @@ class Control:
         """
         outputs = [output for record in records for output in self._announcement(record)]
         if outputs:
-            unmoved: dict[TopicPartition, int] = {}
-            for record in records:
-                unmoved.setdefault((record.topic, record.partition), record.offset)
-            self._transactions.write(outputs, unmoved, self._inputs.consumer)
+            self._transactions.write(outputs, self._batch.unmoved, self._inputs.consumer)
         return {(output.key or b"").decode(): output.headers[headers.CAUSE] for output in outputs}
 
     def _announcement(self, record: Record) -> Iterable[Output]:
@@ -102,13 +133,14 @@ class Control:
             except UnknownSchemaError as error:
                 unread.setdefault(record.partition, f"changes offset {record.offset}: {error}")
             else:
-                self._remember(getattr(fact, "command_id", ""), record.timestamp)
+                is_part = isinstance(fact, EndpointDeleted | KeyRevoked)
+                self._remember(getattr(fact, "command_id", ""), record.timestamp, is_whole=not is_part)
         reader.close()
         for partition, reason in unread.items():  # what was decided there we cannot know
             self._inputs.hold(("commands", partition), reason)
 
-    def _remember(self, command_id: str, at: int) -> None:
-        self._seen.put(command_id.encode(), True, at)
+    def _remember(self, command_id: str, at: int, *, is_whole: bool = True) -> None:
+        self._seen.put(command_id.encode(), is_whole, at)
 
     def _handle(self, record: Record) -> Iterable[Output]:
         try:
@@ -119,14 +151,28 @@ class Control:
             return [self._invalid(record, f"a {type(command).__name__} is no command")]
         if not isinstance(command, Command | DirectoryCommand):
             return []  # the replayer's, which reads them too
-        if command.command_id.encode() in self._seen:
+        if self._is_decided(command):
             telemetry.COPIES_DROPPED.labels(GROUP).inc()
             return []
         self._remember(command.command_id, record.timestamp)
         cause = headers.cause_for(record)
         if isinstance(command, Command):
             return self._decisions.about_endpoint(command, cause)
+        if isinstance(command, DeleteTenant):
+            for part in self._decisions.ending(command, cause):
+                self._write_ahead(part)
         return self._decisions.about_directory(command, cause)
+
+    def _is_decided(self, command: CommandBase) -> bool:
+        """Whether a command was seen before; a tenant's deletion that was cut short goes on."""
+        is_whole = self._seen.get(command.command_id.encode())
+        return bool(is_whole) or (is_whole is False and not isinstance(command, DeleteTenant))
+
+    def _write_ahead(self, part: Sequence[Output]) -> None:
+        """Write what was decided so far in a transaction of its own, which moves no offset."""
+        self._batch.add(part)
+        self._transactions.write(self._batch.outputs, self._batch.unmoved, self._inputs.consumer)
+        self._batch.outputs = []
 
     def _invalid(self, record: Record, detail: str) -> Output:
         return invalid_output(self._context.codec, record, "undecodable", detail, self._context.clock.now())

@@ -240,6 +240,7 @@ class Dispatcher:
     def changed(self, endpoint_ids: Collection[str]) -> None:
         """The view has other snapshots of these endpoints."""
         self._post(self._attempts.forget, endpoint_ids)
+        self._post(self._lanes.changed, endpoint_ids)
 
     def arrive(self, batch: Sequence[Waiting]) -> None:
         """Deliveries were taken in."""

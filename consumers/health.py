@@ -9,17 +9,18 @@ control: it is not on the way of a delivery (docs/adr/0012). The mail server has
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
 from engine.core.change import EndpointDisabled
+from engine.core.endpoint import Endpoint
 from engine.core.notice import Notice, notice_id
 from engine.ports import Output, Record
 from engine.runtime import telemetry
 from engine.runtime.atleastonce import AtLeastOnce
 from engine.runtime.configuration.vault import Keyring
-from engine.runtime.configuration.views import Configuration, View
+from engine.runtime.configuration.views import Configuration, View, is_deleted
 from engine.runtime.context import Context, Ready
 from engine.runtime.health.mailing import Mailing
 from engine.runtime.health.operations import Operations
@@ -54,6 +55,11 @@ class Health:
         self._swept = self._committed = context.clock.monotonic()
         self._has_news = False
         """Whether records were taken in since the last commit."""
+
+    @property
+    def endpoints(self) -> Mapping[str, Endpoint]:
+        """By id, as our view has them."""
+        return self._configuration.endpoints
 
     def step(self, timeout: float) -> bool:
         """Take in what is there and write, in one transaction, what follows; whether there was much."""
@@ -101,12 +107,13 @@ class Health:
             return []  # the projector puts it on `invalid`
         if not isinstance(fact, EndpointDisabled) or fact.actor != ACTOR:
             return []
-        if fact.at < self._context.clock.now() - TOLD_WITHIN_US:
+        is_old = fact.at < self._context.clock.now() - TOLD_WITHIN_US
+        if is_old or is_deleted(self.endpoints, fact.endpoint_id):
             return []
         return [self._disabled(fact, record)]
 
     def _disabled(self, fact: EndpointDisabled, record: Record) -> Output:
-        endpoint = self._configuration.endpoints.get(fact.endpoint_id)
+        endpoint = self.endpoints.get(fact.endpoint_id)
         notice = Notice(
             notice_id("disabled", fact.endpoint_id, fact.version),
             "disabled",
@@ -138,8 +145,9 @@ class Health:
 def run(context: Context, stop: Event, ready: Ready) -> None:
     """Run until `stop` is set."""
     with ThreadPoolExecutor(1, "mail") as pool:
-        health, operations = Health(context), Operations(context)
-        mailing = Mailing(context, server_of(context.settings), pool)
+        health = Health(context)
+        operations = Operations(context, health.endpoints)
+        mailing = Mailing(context, server_of(context.settings), pool, health.endpoints)
         health.view.load()
         ready()
         while not stop.is_set():

@@ -12,8 +12,7 @@ from collections import Counter, deque
 from functools import partial
 from threading import Event
 
-from engine.core.change import REMEMBERED_US, RejectionCode
-from engine.core.endpoint import Endpoint
+from engine.core.change import REMEMBERED_US, Refusal, RejectionCode
 from engine.core.model import DeliveryScheduled
 from engine.core.recent import Recent
 from engine.core.replay import (
@@ -32,17 +31,18 @@ from engine.core.replay import (
 from engine.ports import Output, Record, TopicPartition
 from engine.runtime import telemetry
 from engine.runtime.configuration.vault import Keyring
-from engine.runtime.configuration.views import CONFIGURATION_TOPICS, REPLAYS, Configuration, View, wait_for
+from engine.runtime.configuration.views import CONFIGURATION_TOPICS, Configuration, View, wait_for
 from engine.runtime.context import Context, Ready
 from engine.runtime.held import Held
 from engine.runtime.owned import Input, Owned
 from engine.runtime.processor import Processor, settle
 from engine.runtime.progress import Flow
-from engine.runtime.replaying.candidates import Found, Tools, outputs_of
+from engine.runtime.replaying.candidates import Found, Tools, outputs_end, outputs_of
 from engine.runtime.replaying.originals import GONE, Originals
+from engine.runtime.replaying.readback import ReadBacks
 from engine.runtime.replaying.remade import By, Remake, batch_of, resent_of
-from engine.runtime.replaying.resuming import Chain, Outputs, is_done, read_back, recover, tombstone_of
-from engine.runtime.replaying.running import Running, nobody, nothing, snapshot_output
+from engine.runtime.replaying.resuming import Chain, Outputs, is_done, recover, snapshots_of, tombstone_of
+from engine.runtime.replaying.running import Running, nobody, nothing, snapshot_output, too_many
 from engine.runtime.replaying.surveying import frozen_ends
 from engine.runtime.routing.acceptance import BODY_MAX
 from schemas import headers
@@ -70,7 +70,7 @@ class Replayer:
         self._partitions = context.log.partitions("commands")
         self._chains: list[Chain] = []
         self._early: list[tuple[CancelReplay, tuple[Input, Record], Outputs]] = []
-        """Cancellations of what is just beginning."""
+        """Cancellations of what is just beginning, or being taken up."""
         self._seen: dict[TopicPartition, Recent[bool]] = {}
         self._held = Held(GROUP)
         """Replays of a partition that waits go on."""
@@ -80,6 +80,7 @@ class Replayer:
         remake = Remake(context, self._configuration, self.view)
         self._originals = Originals(context.log, context.codec)
         self.processor = Processor(context.log, self._flow(), context.clock, drain_s=context.settings.drain_s)
+        self._read_backs = ReadBacks(context, self.processor.progress.reader)
         self._tools = Tools(context, self.processor, remake, self._originals)
 
     def _flow(self) -> Flow:
@@ -99,10 +100,10 @@ class Replayer:
         """Remember the commands of the last day; take up the partition's replays, forget the oldest."""
         now = self._context.clock.now()
         self._remember(owned, now - REMEMBERED_US)
-        for record in self._snapshots(owned.at[1]):
+        for record in snapshots_of(self.processor.progress.reader, owned.at[1]):
             replay = self._context.codec.decode_as(Replay, record.value)
             if replay.status == "running":
-                self._take_up(replay)
+                self._read_backs.take_up(replay)
             elif replay.ended_at < now - KEPT_US:
                 self.processor.send(tombstone_of(record), nothing)
 
@@ -118,22 +119,10 @@ class Replayer:
             if command is not None:
                 seen.put(command.command_id.encode(), True, record.timestamp)
 
-    def _snapshots(self, partition: int) -> list[Record]:
-        """Return the last record of each replay that is not forgotten."""
-        reader = self.processor.progress.reader
-        records = reader.read(reader.starts([("directory", partition)]))
-        latest = {r.key: r for r in records if (r.key or b"").startswith(REPLAYS.encode())}
-        return [record for record in latest.values() if record.value is not None]
-
-    def _take_up(self, replay: Replay) -> None:
-        """Go on with a replay where its last owner was."""
-        found = read_back(self._context.codec, self.processor.progress.reader, replay, self._partitions)
-        self.replays[replay.id] = Running(self._tools, replay, found)
-        _LOG.info("replay.resumed", replay=replay.id, written=len(found.written))
-
     def _disowned(self, owned: Owned) -> None:
         self._seen.pop(owned.at, None)
         self._held.discard(owned.at)
+        self._read_backs.forget(owned.at[1])
         for replay_id, running in list(self.replays.items()):
             if running.replay.partition == owned.at[1]:
                 running.close()
@@ -235,9 +224,8 @@ class Replayer:
     def _start(self, command: StartReplay, at: tuple[Input, Record], found: Outputs) -> None:
         """Freeze the end in the fact, then write the first snapshot."""
         taken, record = at
-        endpoints = self._endpoints_of(command)
-        if found.started is None and not any(each.enabled for each in endpoints):
-            self._reject(command, at, nobody(command.endpoint_id))
+        if found.started is None and (refusal := self._refusal(command)):
+            self._reject(command, at, refusal.reason, refusal.code)
             return
         fact, outputs = found.started, deque[Output]()
         if fact is None:
@@ -245,22 +233,27 @@ class Replayer:
             ends = frozen_ends(self._context.log, reader, command.only, command.until, now)
             fact = started(command, now, ends)
             outputs.append(self._output("changes", command.tenant, fact, record))
-        ends_of = self.processor.progress.end
-        positions = tuple(ends_of(each) for each in outputs_of(record.partition, self._partitions))
+        positions = outputs_end(self._tools, record.partition)
         replay = begun(fact, (record.partition, record.offset), positions)
         outputs.append(snapshot_output(self._context, replay, headers.cause_for(record)))
         self._chains.append(Chain(taken, outputs, replay))
 
-    def _endpoints_of(self, command: StartReplay) -> list[Endpoint]:
-        remake = self._tools.remake
-        if command.endpoint_id:
-            one = remake.endpoint(command.endpoint_id, command.tenant)
-            return [] if one is None else [one]
-        return remake.of_tenant(command.tenant)
+    def _beginning(self) -> list[Replay]:
+        """Replays that are not under way yet, here at least."""
+        chained = [each.begins for each in self._chains if each.begins is not None]
+        return [*chained, *self._read_backs.replays]
+
+    def _refusal(self, command: StartReplay) -> Refusal | None:
+        """Why a replay cannot begin; None if it can. All of a tenant's are on one partition, so here."""
+        endpoints = self._tools.remake.those(command.tenant, command.endpoint_id)
+        if not any(each.enabled for each in endpoints):
+            return Refusal("conflict", nobody(command.endpoint_id))
+        replays = [*self._beginning(), *(running.replay for running in self.replays.values())]
+        return too_many([each for each in replays if each.tenant == command.tenant])
 
     def _cancel(self, command: CancelReplay, at: tuple[Input, Record], found: Outputs) -> None:
         taken, record = at
-        if any(each.begins is not None and each.begins.id == command.replay_id for each in self._chains):
+        if any(replay.id == command.replay_id for replay in self._beginning()):
             self._early.append((command, at, found))
             return
         running = self.replays.get(command.replay_id)
@@ -299,6 +292,12 @@ class Replayer:
                 if chain.begins is not None:
                     self.replays[chain.begins.id] = Running(self._tools, chain.begins, Found())
 
+    def _resume(self) -> None:
+        """Look for what replays wrote before they came to us; those of which all is found go on."""
+        for replay, _, found in self._read_backs.step(STEP_S):
+            self.replays[replay.id] = Running(self._tools, replay, found)
+            _LOG.info("replay.resumed", replay=replay.id, written=len(found.written))
+
     def _advance_replays(self) -> None:
         """Let each go on a little: one tenant's slow ones hold up no other tenant's."""
         turns: Counter[str] = Counter()
@@ -308,6 +307,8 @@ class Replayer:
             turns[tenant] += 1
             if turns[tenant] <= RUNNING_MAX or running.is_ending:
                 running.step(share_s)
+            else:
+                running.wait()
             if running.over:
                 running.close()
                 self.replays.pop(running.replay.id, None)
@@ -315,7 +316,8 @@ class Replayer:
     def step(self) -> None:
         """Take commands in, write what is due, advance the replays a little."""
         self.view.advance()
-        is_busy = self._chains or self.replays
+        self._resume()
+        is_busy = self._chains or self.replays or self._read_backs.replays
         for taken, record in self.processor.poll(BUSY_POLL_S if is_busy else POLL_S, POLL_MAX):
             self._take_in(taken, record)
         self._advance_chains()
@@ -324,13 +326,14 @@ class Replayer:
             if self.processor.progress.owned.get(at[0].owner.at) is at[0].owner:
                 self._cancel(command, at, found)
         self._advance_replays()
-        telemetry.REPLAYS_RUNNING.set(len(self.replays))
+        telemetry.REPLAYS_RUNNING.set(len(self.replays) + len(self._read_backs.replays))
         telemetry.WINDOW_FILL.labels(GROUP).set(max((each.fill for each in self.replays.values()), default=0))
         self.processor.turn()
 
     def close(self) -> None:
         """Drain, commit, leave."""
         self.processor.close()
+        self._read_backs.close()
         self._originals.close()
         self.view.close()
 

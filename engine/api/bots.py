@@ -138,8 +138,9 @@ async def _created(
 
 def _repeat_key(services: Services, tenant: str, url: str) -> str:
     """Two requests at once for one new URL make one endpoint; after a deletion the next makes another."""
-    made_before = sum(1 for each in list(services.configuration.endpoints.values()) if each.tenant == tenant)
-    return f"bots {made_before} {blake2b(url.encode(), digest_size=16).hexdigest()}"
+    all_of = (each for each in list(services.configuration.endpoints.values()) if each.tenant == tenant)
+    newest = max((each.created_at for each in all_of), default=0)
+    return f"bots {newest} {blake2b(url.encode(), digest_size=16).hexdigest()}"
 
 
 async def _changed(services: Services, caller: Caller, known: Endpoint, given: WebhookInput) -> str | None:

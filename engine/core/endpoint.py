@@ -55,6 +55,8 @@ ROTATES_AFTER_US = 200_000
 """How long after the decision a new secret takes over (docs/adr/0011)."""
 KEPT_US = 60_000_000
 """How long an expired secret stays in the snapshot."""
+DELETED_US = 30 * 86_400_000_000
+"""How long the snapshot of a deleted endpoint stays, microseconds; then a tombstone follows."""
 SECRETS_MAX = 20
 """Secrets in a snapshot, at most."""
 _SETTINGS = {each.name for each in fields(EndpointSettings)} - {"sealed_headers"}
@@ -232,3 +234,8 @@ def active_secrets(endpoint: Endpoint, now: int) -> list[SealedSecret]:
     """Secrets that sign at `now`, newest first."""
     secrets = [s for s in endpoint.secrets if s.effective_at <= now and not 0 < s.expires_at <= now]
     return secrets[::-1]
+
+
+def is_forgotten(endpoint: Endpoint, now: int) -> bool:
+    """Whether it was deleted so long ago that nobody needs to know it any more."""
+    return endpoint.deleted and endpoint.updated_at <= now - DELETED_US

@@ -164,6 +164,8 @@ class Roster:
         of_tenant = self._by_tenant.setdefault(endpoint.tenant, {})
         if endpoint.deleted:
             of_tenant.pop(endpoint.id, None)
+            if not of_tenant:
+                del self._by_tenant[endpoint.tenant]
         else:
             of_tenant[endpoint.id] = subscriber(endpoint, self._partitions)
 

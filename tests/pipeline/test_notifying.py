@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from threading import Event
@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
+from engine.core.endpoint import Endpoint
 from engine.core.model import MessagePublished
 from engine.core.notice import EVENT_TYPES, Notice, NoticeKind, notice_id, subject, text
 from engine.ports import Output
@@ -28,6 +29,7 @@ from tests.pipeline.world import CODEC, TENANT
 
 P = ParamSpec("P")
 R = TypeVar("R")
+NOBODY: Mapping[str, Endpoint] = {}
 AT = 1_760_000_000_000_000
 
 
@@ -97,7 +99,8 @@ class Post:
     def __init__(self, **more: object) -> None:
         self.scene = Scene(0, mail_to="ops@platform.example", **more)
         self.server = Taking()
-        self.mailing = Mailing(self.scene.context(), self.server, Inline())
+        self.endpoints: dict[str, Endpoint] = {}
+        self.mailing = Mailing(self.scene.context(), self.server, Inline(), self.endpoints)
 
     def tell(self, *notices: Notice) -> None:
         """Put notices on the log."""
@@ -115,7 +118,7 @@ class Post:
         consumer = self.mailing._inputs.consumer
         assert isinstance(consumer, MemoryConsumer)
         consumer.kill()
-        self.mailing = Mailing(self.scene.context(), self.server, Inline())
+        self.mailing = Mailing(self.scene.context(), self.server, Inline(), self.endpoints)
 
 
 def counted(name: str, **labels: str) -> float:
@@ -155,13 +158,13 @@ def test_without_a_server_or_an_address_notices_are_passed_by(*, has_server: boo
     """So that mail which is set up later does not begin with last month's."""
     scene = Scene(0)
     server = Taking()
-    mailing = Mailing(scene.context(), server if has_server else None, Inline())
+    mailing = Mailing(scene.context(), server if has_server else None, Inline(), {})
     scene.append("notices", "ep_1", a_notice(1))
     for _ in range(4):
         mailing.step()
         scene.clock.us += 1_000_000
     mailing.close()
-    later = Mailing(scene.context(), server, Inline())
+    later = Mailing(scene.context(), server, Inline(), {})
     later.step()
     assert server.tried == 0
 
@@ -241,7 +244,7 @@ def test_what_waits_goes_with_its_partition() -> None:
     post.server.says = away
     post.tell(*(a_notice(n) for n in range(12)))
     post.work(1)
-    other = Mailing(post.scene.context("1"), second, Inline())
+    other = Mailing(post.scene.context("1"), second, Inline(), {})
     post.work(1)
     post.server.says = here
     for _ in range(200):
@@ -274,7 +277,7 @@ def test_a_slow_server_holds_nothing_up() -> None:
         assert answers.wait(60)
 
     with ThreadPoolExecutor(1) as pool:
-        mailing = Mailing(scene.context(), send, pool)
+        mailing = Mailing(scene.context(), send, pool, {})
         scene.append("notices", "ep_1", a_notice(1))
         for _ in range(100):
             mailing.step()
@@ -304,7 +307,7 @@ def test_no_mail_is_lost_and_a_crash_repeats_at_most_one(actions: list[str]) -> 
                 kills += 1
             case "leave":
                 post.mailing.close()
-                post.mailing = Mailing(post.scene.context(), post.server, Inline())
+                post.mailing = Mailing(post.scene.context(), post.server, Inline(), post.endpoints)
             case "away":
                 post.server.says = away
             case "back":
@@ -319,9 +322,11 @@ def test_no_mail_is_lost_and_a_crash_repeats_at_most_one(actions: list[str]) -> 
 # -- operational webhooks ---------------------------------------------------------------
 
 
-def publish(scene: Scene, seconds: int = 4) -> list[MessagePublished]:
+def publish(
+    scene: Scene, seconds: int = 4, endpoints: Mapping[str, Endpoint] = NOBODY
+) -> list[MessagePublished]:
     """Let a new process work for so long, then kill it; everything on `messages`."""
-    operations = Operations(scene.context())
+    operations = Operations(scene.context(), endpoints)
     for _ in range(seconds):
         operations.step()
         scene.clock.us += 1_000_000
@@ -361,7 +366,7 @@ def test_a_crash_before_the_message_is_acknowledged_loses_nothing() -> None:
     """Nothing is committed before it is on `messages`."""
     scene = Scene(0, operations_tenant="platform")
     scene.append("notices", "ep_1", a_notice(1))
-    operations = Operations(scene.context())
+    operations = Operations(scene.context(), {})
     scene.clock.us += 2_000_000
     operations.step()
     consumer = operations._inputs.consumer

@@ -108,6 +108,7 @@ class Told:
     def changed(self, endpoint_ids: Collection[str]) -> None:
         """The view has other snapshots of these endpoints."""
         self.attempts.forget(endpoint_ids)
+        self.lanes.changed(endpoint_ids)
 
     @property
     def drained_left(self) -> int:

@@ -5,8 +5,9 @@ The rules are in engine.core; here are the configuration they look at, the secre
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 from typing import assert_never
 
 from engine.core import tenancy
@@ -39,7 +40,7 @@ from engine.core.directory import (
     TenantCreated,
     TenantDeleted,
 )
-from engine.core.endpoint import Endpoint, decide, evolve, reject
+from engine.core.endpoint import Endpoint, decide, evolve, is_forgotten, reject
 from engine.core.routing import partition_of
 from engine.ports import Output
 from engine.runtime import telemetry
@@ -50,6 +51,9 @@ from schemas import headers
 
 UNSEALABLE = "its secret cannot be opened: do the API and control have the same master key?"
 NOT_THE_SAME = "the data key cannot be opened, or is another one: does control have both master keys?"
+
+ENDING_MAX = 1_000
+"""Endpoints and keys of a deleted tenant that end in one transaction."""
 
 _Sealing = EndpointCreated | EndpointUpdated | SecretRotated
 """Facts that carry what is sealed."""
@@ -82,6 +86,18 @@ class Decisions:
     def snapshot(self, endpoint_id: str, cause: bytes) -> Output:
         """Return an endpoint as it stands; it ends an announcement."""
         return self._endpoint(self.configuration.endpoints[endpoint_id], cause)
+
+    # -- what is over ----------------------------------------------------------------------
+
+    def tombstones(self, partitions: Collection[int], limit: int) -> list[Output]:
+        """Forget endpoints of some partitions that were deleted long ago, at most so many at a time."""
+        now, endpoints = self._context.clock.now(), self.configuration.endpoints
+        over = (each for each in endpoints.values() if is_forgotten(each, now))
+        here = (each for each in over if partition_of(each.tenant, self._partitions) in partitions)
+        due = list(islice(here, limit))
+        for endpoint in due:
+            del endpoints[endpoint.id]
+        return [_tombstone(partition_of(each.tenant, self._partitions), each) for each in due]
 
     # -- endpoints -------------------------------------------------------------------------
 
@@ -170,21 +186,39 @@ class Decisions:
         if isinstance(fact, CommandRejected):
             return self._rejected(fact, cause)
         telemetry.COMMANDS.labels("accepted").inc()
-        ended = self._ended(known, command, now, cause) if isinstance(command, DeleteTenant) else []
-        return ended + self._listed(fact, cause)
+        ended = self._endings(known, command, now) if isinstance(command, DeleteTenant) else []
+        return self._over(ended, cause) + self._listed(fact, cause)
 
     @property
     def _directory(self) -> tenancy.Directory:
         now = self.configuration
         return tenancy.Directory(now.tenants, now.keys, now.event_types, self._keyring.data_keys)
 
-    def _ended(self, known: tenancy.Directory, command: DeleteTenant, now: int, cause: bytes) -> list[Output]:
+    def ending(self, command: DeleteTenant, cause: bytes) -> Iterator[list[Output]]:
+        """End what a tenant has, in parts that are whole each, until `ENDING_MAX` or fewer are left of it.
+
+        Each part is for a transaction of its own, the first before the next is asked for: one transaction
+        for a tenant of very many endpoints could exceed its time. Cut short it is taken up again: nothing
+        but `TenantDeleted`, which comes with the rest, says that a command to delete a tenant was decided.
+        """
+        known, now = self._directory, self._context.clock.now()
+        if isinstance(tenancy.decide(known, command, now), CommandRejected):
+            return
+        facts = self._endings(known, command, now)
+        for first in range(0, len(facts) - ENDING_MAX, ENDING_MAX):
+            yield self._over(facts[first : first + ENDING_MAX], cause)
+
+    def _endings(
+        self, known: tenancy.Directory, command: DeleteTenant, now: int
+    ) -> list[EndpointDeleted | KeyRevoked]:
+        return tenancy.ending(known, self.configuration.of_tenant(command.tenant).values(), command, now)
+
+    def _over(self, facts: Iterable[EndpointDeleted | KeyRevoked], cause: bytes) -> list[Output]:
         """End what a tenant had, before it: whoever reads its end knows that nothing of it is left."""
-        endpoints = self.configuration.of_tenant(command.tenant)
         outputs: list[Output] = []
-        for fact in tenancy.ending(known, endpoints.values(), command, now):
+        for fact in facts:
             if isinstance(fact, EndpointDeleted):
-                outputs += self._happened(endpoints[fact.endpoint_id], fact, cause)
+                outputs += self._happened(self.configuration.endpoints[fact.endpoint_id], fact, cause)
             else:
                 outputs += self._listed(fact, cause)
         return outputs
@@ -250,3 +284,7 @@ class Decisions:
         return Output(
             topic, partition_of(tenant, self._partitions), key.encode(), encoded, {headers.CAUSE: cause}
         )
+
+
+def _tombstone(partition: int, endpoint: Endpoint) -> Output:
+    return Output("endpoints", partition, endpoint.id.encode(), None)

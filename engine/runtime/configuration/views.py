@@ -196,4 +196,10 @@ class Configuration:
         return {e.id: e for e in list(self.endpoints.values()) if e.tenant == tenant and not e.deleted}
 
 
+def is_deleted(endpoints: Mapping[str, Endpoint], endpoint_id: str) -> bool:
+    """Whether a view has an endpoint as deleted; one that it lacks may be too new for it."""
+    known = endpoints.get(endpoint_id)
+    return known is not None and known.deleted
+
+
 CONFIGURATION_TOPICS = ("directory", "endpoints")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from engine.core.delivery import Verdict, decide, finished, following, judge, once, policy_of
 from engine.core.endpoint import Endpoint, active_secrets
-from engine.core.lane import began_at
+from engine.core.lane import CLOSED, EXPIRES_US, Circuit, began_at, expiry
 from engine.core.model import AttemptFinished, DeliveryScheduled, Outcome, Policy
 from engine.core.profile import Profile, header_names, key_of_any, request_headers
 from engine.core.routing import partition_of
@@ -88,6 +88,11 @@ class Attempts:
         """Return the endpoint as our view has it."""
         return self._inputs.configuration.endpoints.get(delivery.endpoint_id)
 
+    def is_deleted(self, endpoint_id: str) -> bool:
+        """Whether our view has it as deleted, or no more."""
+        endpoint = self._inputs.configuration.endpoints.get(endpoint_id)
+        return endpoint is None or endpoint.deleted
+
     def can_sign(self, delivery: DeliveryScheduled) -> bool:
         """Whether our view is as new as the router's was, and fresh, with the keys to a secret in force."""
         partition = partition_of(delivery.tenant, self._partitions)
@@ -135,6 +140,12 @@ class Attempts:
     def policy(self, endpoint: Endpoint, profile_name: str) -> Policy:
         """Return the endpoint's policy; needs no keys."""
         return policy_of(endpoint, self._context.profile(profile_name).policy)
+
+    def expiry(self, circuit: Circuit, waiting: Waiting, endpoint: Endpoint, now: int) -> str:
+        """Why a delivery has waited too long; empty if it has not. Healthy lanes are not asked."""
+        if circuit is CLOSED and now - waiting.delivery.accepted_at < EXPIRES_US:
+            return ""
+        return expiry(circuit, self.policy(endpoint, waiting.delivery.profile), waiting.began, now)
 
     def _opened(self, endpoint: Endpoint, profile: Profile) -> tuple[dict[int, bytes], Mapping[str, str]]:
         """(signing keys by secret version, the endpoint's own headers)."""

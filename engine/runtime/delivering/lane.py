@@ -83,6 +83,11 @@ def held_by(lane: Lane, now: int) -> int:
     return lane.held_us + (now - lane.held_since if lane.held_since else 0)
 
 
+def is_held_back(lane: Lane) -> bool:
+    """Whether something of it must be remembered while it is idle: a rate limit, a 410, failures."""
+    return lane.is_limited or lane.gone_version >= 0 or lane.circuit is not CLOSED
+
+
 def wanted_by(lane: Lane) -> int:
     """How many drained deliveries may wait in the lane."""
     return DRAINED_MAX if lane.circuit.state == "closed" else 1

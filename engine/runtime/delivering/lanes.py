@@ -15,12 +15,10 @@ from engine.core.delivery import Verdict, skip_reason
 from engine.core.endpoint import Endpoint
 from engine.core.lane import (
     CLOSED,
-    EXPIRES_US,
     Cap,
     Circuit,
     adapted,
     after,
-    expiry,
     first_cap,
     lets_through,
     probing,
@@ -32,7 +30,7 @@ from engine.core.model import Outcome
 from engine.runtime import telemetry
 from engine.runtime.context import Context
 from engine.runtime.delivering.attempt import Attempts, Waiting
-from engine.runtime.delivering.lane import DRAINED_MAX, Lane, held_by, hold, let_go, wanted_by
+from engine.runtime.delivering.lane import DRAINED_MAX, Lane, held_by, hold, is_held_back, let_go, wanted_by
 from engine.runtime.delivering.parked import Parked
 from engine.runtime.delivering.parking import Parking
 from engine.runtime.delivering.requests import NO_REQUEST, Requests, Sends
@@ -96,6 +94,12 @@ class Lanes:
             lane = self._lane(parked.endpoint_id, parked.tenant, owned)
             lane.parked, lane.is_diverted = parked, parked.is_parked
             self._turn_circuit(lane, parked.circuit)
+            self._forget_idle(lane)
+
+    def changed(self, endpoint_ids: Iterable[str]) -> None:
+        """The view has other snapshots of these endpoints, or none any more."""
+        for lane in [self._lanes[id] for id in endpoint_ids if id in self._lanes]:
+            self._forget_idle(lane)
 
     def forget(self, partition: int) -> None:
         """A partition is not ours any more."""
@@ -181,10 +185,15 @@ class Lanes:
             self._line.append(lane)
 
     def _forget_idle(self, lane: Lane) -> None:
-        idle = not lane.waiting and lane.in_flight == 0 and not lane.is_limited and lane.gone_version < 0
-        if not idle or lane.parked is not None or lane.circuit is not CLOSED:
+        """Keep a lane for what waits, or holds its endpoint back; of a deleted one nothing does."""
+        if lane.waiting or lane.in_flight:
             return
-        if self._lanes.get(lane.endpoint_id) is lane:
+        if is_held_back(lane) and self._attempts.is_deleted(lane.endpoint_id):
+            lane.is_limited, lane.gone_version, is_told = False, -1, lane.circuit.state != "closed"
+            self._turn_circuit(lane, CLOSED)
+            if is_told:
+                self._parking.ask(self._parked(lane), ())
+        if not is_held_back(lane) and lane.parked is None and self._lanes.get(lane.endpoint_id) is lane:
             del self._lanes[lane.endpoint_id]
 
     # -- beginning what may begin --------------------------------------------------------
@@ -199,10 +208,9 @@ class Lanes:
         while self._line and self._requests.in_flight < self._settings.in_flight:
             lane = self._line.popleft()
             lane.is_queued = False
-            if not lane.waiting:
-                self._forget_idle(lane)
-            elif self._advance(lane, now):
+            if lane.waiting and self._advance(lane, now):
                 self._stand_in_line(lane)
+            self._forget_idle(lane)
         blocked, self._blocked = self._blocked, []
         for lane in blocked:
             self._stand_in_line(lane)
@@ -221,8 +229,7 @@ class Lanes:
 
     def _advance(self, lane: Lane, now: int) -> bool:
         """Begin or end the delivery at the head, if it may; else see to it that it is looked at again."""
-        waiting = lane.waiting[0]
-        delivery = waiting.delivery
+        waiting, delivery = lane.waiting[0], lane.waiting[0].delivery
         if waiting.taken.done or waiting.taken.owner.stopping:  # the owner before us, or after, sees to it
             self._leave(lane, lane.waiting.popleft())
             return True
@@ -236,7 +243,7 @@ class Lanes:
         if reason or endpoint is None:
             self._end(lane, NO_REQUEST, Verdict("skipped", reason))
             return True
-        if why := self._expiry(lane, waiting, endpoint, now):
+        if why := self._attempts.expiry(lane.circuit, waiting, endpoint, now):
             telemetry.EXPIRED.labels(why).inc()
             self._end(lane, Outcome("none", error_class=why), Verdict("failed", why))
             return True
@@ -245,13 +252,6 @@ class Lanes:
         waiting.held_us = held_by(lane, now) - waiting.held_us
         self._begin(lane, endpoint)
         return True
-
-    def _expiry(self, lane: Lane, waiting: Waiting, endpoint: Endpoint, now: int) -> str:
-        """Why the delivery has waited too long; empty if it has not. Healthy lanes are not asked."""
-        if lane.circuit is CLOSED and now - waiting.delivery.accepted_at < EXPIRES_US:
-            return ""
-        policy = self._attempts.policy(endpoint, waiting.delivery.profile)
-        return expiry(lane.circuit, policy, waiting.began, now)
 
     def _end(self, lane: Lane, outcome: Outcome, verdict: Verdict) -> None:
         """End the delivery at the head without a request."""

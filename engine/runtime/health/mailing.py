@@ -12,10 +12,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass
 
+from engine.core.endpoint import Endpoint
 from engine.core.notice import Notice, subject, text
 from engine.ports import Log, LogError, Position, Record, TopicPartition
 from engine.runtime import telemetry
 from engine.runtime.atleastonce import AtLeastOnce
+from engine.runtime.configuration.views import is_deleted
 from engine.runtime.context import Context
 from engine.runtime.mail import Mail, MailError, PutOffMailError, RefusedMailError, Send
 from engine.runtime.owned import METADATA_MAX
@@ -127,8 +129,12 @@ class _Inputs(AtLeastOnce):
 class Mailing:
     """Sends notices as mail, by the pool's thread: a step never waits for the server."""
 
-    def __init__(self, context: Context, send: Send | None, pool: Executor) -> None:
+    def __init__(
+        self, context: Context, send: Send | None, pool: Executor, endpoints: Mapping[str, Endpoint]
+    ) -> None:
+        """`endpoints` is a view that somebody else follows."""
         self._context = context
+        self._endpoints = endpoints
         self._send = send
         self._pool = pool
         self._sending: tuple[Key, Waiting, Future[None]] | None = None
@@ -144,6 +150,7 @@ class Mailing:
         """Take notices in, send at most one at a time, commit."""
         for _ in self._inputs.each(self._inputs.poll(0, WAITING_MAX), self._take):
             pass
+        self._drop_deleted()
         self._hold_back()
         self._conclude()
         if self._sending is None and self._may_send() and (following := self._next()) is not None:
@@ -180,6 +187,13 @@ class Mailing:
         to = recipients(self._context.settings, notice.tenant)
         if self._send is not None and to:
             self._waiting[(record.topic, record.partition), record.offset] = Waiting(notice, to)
+
+    def _drop_deleted(self) -> None:
+        """Nobody wants to hear of endpoints that were deleted meanwhile."""
+        for key, waiting in list(self._waiting.items()):
+            if is_deleted(self._endpoints, waiting.notice.endpoint_id):
+                del self._waiting[key]
+                telemetry.NOTIFICATIONS.labels(waiting.notice.kind, "dropped").inc()
 
     def _hold_back(self) -> None:
         """Take no more in while much waits."""

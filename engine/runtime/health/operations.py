@@ -5,8 +5,11 @@ A message has its notice's id, so one that is published again after a crash is d
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import orjson
 
+from engine.core.endpoint import Endpoint
 from engine.core.model import MessagePublished
 from engine.core.notice import EVENT_TYPES, Notice, cause_of
 from engine.core.routing import message_key, partition_of
@@ -14,6 +17,7 @@ from engine.core.template import rfc3339
 from engine.ports import Output, Record, TopicPartition
 from engine.runtime import telemetry
 from engine.runtime.atleastonce import AtLeastOnce
+from engine.runtime.configuration.views import is_deleted
 from engine.runtime.context import Context
 from schemas import headers
 from schemas.codec import UndecodableError
@@ -26,8 +30,10 @@ COMMIT_EVERY_S = 1.0
 class Operations:
     """Publishes notices; never waits."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, endpoints: Mapping[str, Endpoint]) -> None:
+        """`endpoints` is a view that somebody else follows."""
         self._context = context
+        self._endpoints = endpoints
         self.tenant = context.settings.operations_tenant
         self._producer = context.log.producer()
         self._inputs = AtLeastOnce(context.log, GROUP, ("notices",))
@@ -48,12 +54,14 @@ class Operations:
             self._inputs.commit(wait=False)
 
     def _message(self, record: Record) -> Output | None:
-        """None without a tenant, and for its own endpoints: they would be told of their own failing."""
+        """None without a tenant, of deleted endpoints, and of its own, which would hear of themselves."""
         try:
             notice = self._context.codec.decode_as(Notice, record.value)
         except UndecodableError:
             return None
         if not self.tenant or notice.tenant == self.tenant:
+            return None
+        if is_deleted(self._endpoints, notice.endpoint_id):
             return None
         telemetry.NOTIFICATIONS.labels(notice.kind, "published").inc()
         message = message_of(notice, self.tenant)

@@ -43,6 +43,8 @@ COPIES_US, COPIES_MAX = 60_000_000, 20_000
 """Copies of an attempt's record that overlapping owners wrote come within so long; a partition's, at most."""
 SUCCESS_US, SUCCESSES_MAX = 3_600_000_000, 20_000
 """The last success of a healthy endpoint is remembered for so long, of so many a partition."""
+UNKNOWN_US = 86_400_000_000
+"""What was last attempted so long ago is in every view, or was forgotten."""
 VISIBLE_WITHIN_S = 15.0
 """How long a transaction of the owner before may stay open: a little more than its time limit."""
 _NOTICES: Mapping[Due, NoticeKind] = {"recovered": "recovered", "warn": "warned", "digest": "exhausted"}
@@ -175,7 +177,7 @@ class States:
         for mine in self._partitions.values():
             for health in list(mine.states.values()):
                 endpoint = self._endpoints.get(health.endpoint_id)
-                if endpoint is not None and endpoint.deleted:
+                if _is_gone(endpoint, health, now):
                     mine.drop(health.endpoint_id)
                     continue
                 rule = self._rule if endpoint is not None and endpoint.enabled else NEVER
@@ -244,6 +246,13 @@ class States:
             return Output("health", mine.number, endpoint_id.encode(), None)
         value = self._context.codec.encode(health)
         return Output("health", mine.number, endpoint_id.encode(), value, mine.cause(health))
+
+
+def _is_gone(endpoint: Endpoint | None, health: EndpointHealth, now: int) -> bool:
+    """Whether an endpoint was deleted; one that our view lacks is either new or long gone."""
+    if endpoint is not None:
+        return endpoint.deleted
+    return max(health.failed_at, health.succeeded_at) < now - UNKNOWN_US
 
 
 def why_disabled(health: EndpointHealth) -> str:

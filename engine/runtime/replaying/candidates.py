@@ -55,6 +55,12 @@ class Tools:
     originals: Originals
 
 
+def outputs_end(tools: Tools, partition: int) -> tuple[int, ...]:
+    """Where, at the least, what the replays of a partition write to ends now."""
+    end = tools.processor.progress.end
+    return tuple(end(at) for at in outputs_of(partition, tools.remake.partitions))
+
+
 class Candidates:
     """Reads from a replay's cursors on; in `line` waits what was read."""
 
@@ -97,16 +103,11 @@ class Candidates:
         """Whether nothing is left."""
         return self._scan.done and not self.line
 
-    def ends(self) -> tuple[int, ...]:
-        """Where, at the least, the outputs end now."""
-        at = outputs_of(self._replay.partition, self._tools.remake.partitions)
-        return tuple(self._tools.processor.progress.end(each) for each in at)
-
     def positions(self) -> tuple[int, ...]:
         """From where on what lies at or after the cursors was written."""
         if self._found.written:  # what was read back must be found again
             return self._replay.positions
-        return self.line.since() or self.ends()
+        return self.line.since() or outputs_end(self._tools, self._replay.partition)
 
     def cursors(self) -> list[int]:
         """Offsets below which nothing waits or is unread."""
@@ -121,7 +122,8 @@ class Candidates:
         """Take in what has been fetched, if there is room."""
         if not self.line.has_room or self._scan.done:
             return
-        self._since = self._replay.positions if self._found.written else self.ends()
+        replay = self._replay
+        self._since = replay.positions if self._found.written else outputs_end(self._tools, replay.partition)
         try:
             records = self._scan.poll(max(1, POLL_MAX // len(self._survey.subscribers)))
         except TrimmedError:  # retention was faster than we are: what it took is counted

@@ -43,9 +43,12 @@ class Remake:
         found = self._configuration.endpoints.get(endpoint_id)
         return None if found is None or found.deleted or found.tenant != tenant else found
 
-    def of_tenant(self, tenant: str) -> list[Endpoint]:
-        """The endpoints of a tenant that are not deleted."""
-        return list(self._configuration.of_tenant(tenant).values())
+    def those(self, tenant: str, endpoint_id: str) -> list[Endpoint]:
+        """The endpoint of that id, without one all of the tenant, if they are not deleted."""
+        if not endpoint_id:
+            return list(self._configuration.of_tenant(tenant).values())
+        one = self.endpoint(endpoint_id, tenant)
+        return [] if one is None else [one]
 
     def id_of(self, made_by: str, source: Source, endpoint_id: str) -> str:
         """Id of the delivery that is made of a message."""

@@ -7,13 +7,19 @@ from dataclasses import dataclass, field
 
 from engine.core.change import CommandRejected
 from engine.core.model import DeliveryScheduled
-from engine.core.replay import Replay, ReplayCancelled, ReplayFinished, ReplayStarted, Resent, ResentBatch
+from engine.core.replay import Replay, ReplayCancelled, ReplayStarted, Resent
 from engine.ports import Output, Reader, Record
+from engine.runtime.configuration.views import REPLAYS
 from engine.runtime.owned import Input, Owned
-from engine.runtime.replaying.candidates import Found, outputs_of
 from engine.runtime.replaying.remade import resent_of
-from schemas import headers
 from schemas.codec import Codec
+
+
+def snapshots_of(reader: Reader, partition: int) -> list[Record]:
+    """Return the last record of each replay of a partition that is not forgotten."""
+    records = reader.read(reader.starts([("directory", partition)]))
+    latest = {r.key: r for r in records if (r.key or b"").startswith(REPLAYS.encode())}
+    return [record for record in latest.values() if record.value is not None]
 
 
 def tombstone_of(record: Record) -> Output:
@@ -67,25 +73,3 @@ def recover(codec: Codec, owned: Owned, offset: int, output: Record) -> None:
                 found.cancelled = fact
             case CommandRejected():
                 found.is_done = True
-
-
-def read_back(codec: Codec, reader: Reader, replay: Replay, partitions: int) -> Found:
-    """Read what a replay wrote at or after its snapshot's cursors."""
-    at = outputs_of(replay.partition, partitions)
-    lowest, ends = reader.starts(at), reader.ends(at)
-    starts = {each: max(p, lowest[each]) for each, p in zip(at, replay.positions, strict=True)}
-    found, cause = Found(), headers.cause("commands", replay.partition, replay.offset)
-    for record in reader.read({each: start for each, start in starts.items() if start < ends[each]}):
-        if record.headers.get(headers.CAUSE) == cause:
-            _note(codec, found, record)
-    return found
-
-
-def _note(codec: Codec, found: Found, record: Record) -> None:
-    match codec.decode(record.value):
-        case DeliveryScheduled() as delivery:
-            found.written[delivery.delivery_id] = resent_of(delivery)
-        case ResentBatch() as batch:
-            found.named.update(each.delivery_id for each in batch.deliveries)
-        case ReplayFinished() as fact:
-            found.end = fact

@@ -9,11 +9,12 @@ time; after a crash both are read back, and nothing is written or named twice.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
+from engine.core.change import Refusal
 from engine.core.endpoint import Endpoint
 from engine.core.replay import Replay, ReplayCancelled, ReplayFinished, ended, finish, resumed
 from engine.core.routing import partition_of, subscriber
@@ -24,16 +25,20 @@ from engine.runtime.configuration.views import REPLAYS
 from engine.runtime.context import Context
 from engine.runtime.owned import Input
 from engine.runtime.processor import settle
-from engine.runtime.replaying.candidates import Candidates, Found, Tools
+from engine.runtime.replaying.candidates import Candidates, Found, Tools, outputs_end
 from engine.runtime.replaying.line import Item
 from engine.runtime.replaying.remade import Source, batch_of, resent_of
 from engine.runtime.replaying.surveying import Surveying
 from schemas import headers
 
+REPLAYS_MAX = 100
+"""Replays of a tenant that run or wait their turn at the same time."""
 BATCH_MAX = 100
 OUTSTANDING_MAX = 200
 """Deliveries of an endpoint that are written and not yet attempted."""
 SNAPSHOT_EVERY_S = 1.0
+REFRESH_EVERY_S = 300.0
+"""So often the snapshot of one that waits is written again: the read-back on assignment begins there."""
 BURST_S = 1.0
 """Deliveries that the rate allows in so many seconds may be made at once."""
 _LOG = telemetry.logger("replaying")
@@ -97,6 +102,11 @@ class Running:
             self._look(seconds)
         else:
             self._advance(self._candidates)
+
+    def wait(self) -> None:
+        """It is others' turn: only keep what would be read back short."""
+        if not self._left and self._tools.processor.holds_lease(self._context.settings.lease_s):
+            self._tell()
 
     def cancel(self, fact: ReplayCancelled, cause: bytes, taken: Input, *, is_told: bool) -> bool:
         """End it by hand; False if it ends already."""
@@ -162,11 +172,8 @@ class Running:
 
     def _endpoints(self) -> list[Endpoint]:
         """The endpoints that it is for and that are enabled now."""
-        replay, remake = self.replay, self._tools.remake
-        if replay.endpoint_id:
-            one = remake.endpoint(replay.endpoint_id, replay.tenant)
-            return [one] if one is not None and one.enabled else []
-        return [each for each in remake.of_tenant(replay.tenant) if each.enabled]
+        found = self._tools.remake.those(self.replay.tenant, self.replay.endpoint_id)
+        return [each for each in found if each.enabled]
 
     def _begin_survey(self, endpoints: Iterable[Endpoint]) -> Surveying:
         replay, context = self.replay, self._context
@@ -270,15 +277,22 @@ class Running:
     # -- telling -----------------------------------------------------------------------
 
     def _tell(self) -> None:
-        """Write the snapshot, between batches, at most once a second."""
+        """Write the snapshot, between batches, at most once a second; if nothing has changed, seldom."""
         now = self._context.clock.monotonic()
-        if self._batch or not self._is_changed or now - self._written_at < SNAPSHOT_EVERY_S:
+        every = SNAPSHOT_EVERY_S if self._is_changed else REFRESH_EVERY_S
+        if self._batch or now - self._written_at < every:
             return
         self._written_at, self._is_changed = now, False
-        assert self._candidates is not None
-        updated_at, positions = self._context.clock.now(), self._candidates.positions()
-        self.replay = replace(self.replay, updated_at=updated_at, positions=positions)
+        self.replay = replace(self.replay, updated_at=self._context.clock.now(), positions=self._positions())
         self._tools.processor.send(snapshot_output(self._context, self.replay, self._cause), nothing)
+
+    def _positions(self) -> tuple[int, ...]:
+        """From where on outputs of what lies at or after the cursors can be; they stand still if some are."""
+        if self._found.written or self._unnamed:  # what was read back must be found again
+            return self.replay.positions
+        if self._candidates is None or not self.replay.made_ahead:
+            return outputs_end(self._tools, self.replay.partition)
+        return self._candidates.positions()
 
     def _send(self, output: Output) -> None:
         self._left += 1
@@ -307,6 +321,14 @@ def nobody(endpoint_id: str) -> str:
     if endpoint_id:
         return f"endpoint {endpoint_id!r} is disabled or deleted"
     return "the tenant has no endpoint that is enabled"
+
+
+def too_many(replays: Sequence[Replay]) -> Refusal | None:
+    """Why a tenant that has these under way gets no other one; None if it does."""
+    if len(replays) < REPLAYS_MAX:
+        return None
+    reason = f"{len(replays)} replays of this tenant run or wait: cancel one, or wait until one has ended"
+    return Refusal("too_many", reason)
 
 
 def snapshot_output(context: Context, replay: Replay, cause: bytes) -> Output:
