@@ -87,6 +87,8 @@ class Progress:
         self._written: set[tuple[TopicPartition, int]] = set()
         """Outputs of our own that the follower is still to see."""
         self.owned: dict[TopicPartition, Owned] = {}
+        self.gained = False
+        """Set when partitions were assigned: a commit says at once whether they are ours."""
 
     def bind(self, consumer: Consumer) -> None:
         """Name the consumer whose partitions these are."""
@@ -167,6 +169,7 @@ class Progress:
         for owned in new.values():
             self._flow.owning(owned)
         self.owned.update(new)
+        self.gained = True
         self._follow(new)
         telemetry.REBALANCES.labels(self._flow.group, "assigned").inc(len(new))
         telemetry.OWNED.labels(self._flow.group).set(len(self.owned))
