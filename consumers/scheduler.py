@@ -95,6 +95,7 @@ class Scheduler:
         self._context = context
         self._tiers_us = context.settings.tiers_us
         self._delay_of = tier_topics(context.settings)
+        """By topic, microseconds; those of a ladder that is drained are read, and not written to."""
         self._recent: Recent[int] = Recent(RECENT_US, RECENT_MAX)
         """Offset on `attempts` by (delivery, attempt)."""
         self._tiers: dict[TopicPartition, Tier] = {}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Mapping
-from itertools import chain
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, groupby
 
 from engine.ports import LogError, Position, TopicPartition
 
@@ -76,7 +76,7 @@ class Owned:
     def position(self) -> Position:
         """Return what `moves` worked out, as a commit."""
         offset, outputs = self._committed
-        return Position(offset, encode_positions(outputs))
+        return Position(offset, encode_positions(self.outputs, outputs))
 
     def is_busy(self) -> bool:
         """Whether something that was begun is not done."""
@@ -99,22 +99,44 @@ def settle_elsewhere(inputs: Iterable[Input], offset: int) -> None:
             taken.done = True
 
 
-def encode_positions(positions: Positions) -> str:
-    """Positions as commit metadata."""
-    text = ",".join(map(str, positions))
+def encode_positions(outputs: Sequence[TopicPartition], positions: Positions) -> str:
+    """Positions as commit metadata, by topic, such as `routings=7;deliveries=3,0`: topics may come and go.
+
+    Outputs of one topic stand together.
+    """
+    by_topic = groupby(zip(outputs, positions, strict=True), lambda each: each[0][0])
+    text = ";".join(f"{topic}={','.join(str(at) for _, at in each)}" for topic, each in by_topic)
     if len(text) > METADATA_MAX:
         raise LogError(f"{len(positions)} output positions do not fit a commit: use fewer partitions")
     return text
 
 
-def decode_positions(metadata: str, count: int) -> Positions:
-    """Undo `encode_positions`; no metadata (a new group) is the beginning."""
-    if not metadata:
-        return (0,) * count
+def decode_positions(metadata: str, outputs: Sequence[TopicPartition]) -> Positions:
+    """Undo `encode_positions`. Where the commit says nothing of a topic, it is read from its beginning."""
+    if metadata and "=" not in metadata:
+        return _decode_nameless(metadata, len(outputs))
+    said = dict(_of_topic(part) for part in metadata.split(";") if part)
+    for topic, count in Counter(topic for topic, _ in outputs).items():
+        if len(said.setdefault(topic, (0,) * count)) != count:
+            raise LogError(
+                f"a commit has {len(said[topic])} positions of {topic} where {count} belong: "
+                "another number of partitions needs another HOOKLOG_PREFIX"
+            )
+    left = {topic: iter(positions) for topic, positions in said.items()}
+    return tuple(next(left[topic]) for topic, _ in outputs)
+
+
+def _of_topic(part: str) -> tuple[str, Positions]:
+    topic, _, positions = part.partition("=")
+    return topic, tuple(map(int, positions.split(",")))
+
+
+def _decode_nameless(metadata: str, count: int) -> Positions:
+    """Read what an older hooklog committed: positions without their topics."""
     positions = tuple(map(int, metadata.split(",")))
     if len(positions) != count:
         raise LogError(
-            f"a commit has {len(positions)} output positions where {count} belong: "
-            "were topics or tiers changed? Drain the old ones first (README, operations)"
+            f"a commit of an older hooklog has {len(positions)} output positions where {count} belong: "
+            "start once with the HOOKLOG_TIERS of before, and change them after that"
         )
     return positions

@@ -184,7 +184,7 @@ class Progress:
                     "refusing to guess; run `hooklog topics create` before the first record"
                 )
             return Owned(at, outputs, 0, (0,) * len(outputs))
-        return Owned(at, outputs, position.offset, decode_positions(position.metadata, len(outputs)))
+        return Owned(at, outputs, position.offset, decode_positions(position.metadata, outputs))
 
     def _read_back(self, new: Mapping[TopicPartition, Owned]) -> None:
         starts: Ends = {}

@@ -120,6 +120,10 @@ def _ladder(tiers: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(format_duration(delay) for delay in delays)
 
 
+def _ladder_or_none(tiers: tuple[str, ...]) -> tuple[str, ...]:
+    return _ladder(tiers) if tiers else tiers
+
+
 Servers = Annotated[str, AfterValidator(_servers)]
 Host = Annotated[str, AfterValidator(_host)]
 HostOrNone = Annotated[str, AfterValidator(_host_or_none)]
@@ -134,5 +138,6 @@ Programs = Annotated[tuple[str, ...], AfterValidator(_programs)]
 Span = Annotated[str, AfterValidator(_span)]
 SpanOrNever = Annotated[str, AfterValidator(_span_or_never)]
 Ladder = Annotated[tuple[str, ...], AfterValidator(_ladder)]
+LadderOrNone = Annotated[tuple[str, ...], AfterValidator(_ladder_or_none)]
 Port = Annotated[int, Field(ge=1, le=_PORT_MAX)]
 PortOrAny = Annotated[int, Field(ge=0, le=_PORT_MAX)]

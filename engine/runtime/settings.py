@@ -9,7 +9,7 @@ from pathlib import Path
 from tomllib import TOMLDecodeError
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
@@ -28,6 +28,7 @@ from engine.runtime.setting_rules import (
     HostOrNone,
     Instance,
     Ladder,
+    LadderOrNone,
     Port,
     PortOrAny,
     Prefix,
@@ -83,6 +84,10 @@ class Settings(BaseSettings):
     replication: int = Field(1, ge=1, le=32_767, description="Replication factor of topics that are created.")
     tiers: Annotated[Ladder, NoDecode] = Field(
         ("5s", "30s", "2m", "10m", "30m", "2h"), description="The delay ladder, ascending, comma-separated."
+    )
+    draining_tiers: Annotated[LadderOrNone, NoDecode] = Field(
+        (),
+        description="Tiers taken out of the ladder where retries still wait: read until none is left there.",
     )
     group_protocol: Literal["classic", "consumer"] = Field("classic", description="Kafka group membership.")
     instance: Instance = Field(
@@ -204,10 +209,19 @@ class Settings(BaseSettings):
         toml = (TomlConfigSettingsSource(settings_cls, Path(file)),) if file else ()
         return (init_settings, env_settings, *toml)
 
-    @field_validator("tiers", "egress_allow", "mail_to", "mail_tenants", "metrics_of", mode="before")
+    @field_validator(
+        "tiers", "draining_tiers", "egress_allow", "mail_to", "mail_tenants", "metrics_of", mode="before"
+    )
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(p.strip() for p in value.split(",") if p.strip()) if isinstance(value, str) else value
+
+    @field_validator("draining_tiers")
+    @classmethod
+    def _not_in_the_ladder(cls, draining: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if not set(draining).isdisjoint(info.data.get("tiers", ())):
+            raise ValueError("must be other tiers than those of HOOKLOG_TIERS")
+        return draining
 
     @field_validator("kafka_options")
     @classmethod
@@ -240,6 +254,11 @@ class Settings(BaseSettings):
     def tiers_us(self) -> tuple[int, ...]:
         """The ladder in microseconds, ascending."""
         return tuple(parse_duration(tier) for tier in self.tiers)
+
+    @property
+    def read_tiers_us(self) -> tuple[int, ...]:
+        """The ladder, and what is drained of another one, in microseconds, ascending."""
+        return tuple(sorted(map(parse_duration, (*self.tiers, *self.draining_tiers))))
 
     @property
     def disable_after_us(self) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine.core.duration import format_duration
+from engine.core.duration import format_duration, parse_duration
 from engine.ports import Log, TopicPartition
 from engine.runtime.settings import Settings
 
@@ -38,8 +38,18 @@ def tier_topic(tier_us: int) -> str:
 
 
 def tier_topics(settings: Settings) -> dict[str, int]:
-    """Delay topics and their delays in microseconds, shortest first."""
-    return {tier_topic(tier): tier for tier in (0, *settings.tiers_us)}
+    """Delay topics that are read and their delays in microseconds, shortest first."""
+    return {tier_topic(tier): tier for tier in (0, *settings.read_tiers_us)}
+
+
+def tier_of(topic: str) -> str | None:
+    """The delay that a topic of any ladder is named by: `retry.5s` -> `5s`; None for any other topic."""
+    kind, _, delay = topic.partition(".")
+    try:
+        parse_duration(delay)
+    except ValueError:
+        return None
+    return delay if kind == "retry" else None
 
 
 def catalogue(settings: Settings) -> tuple[TopicSpec, ...]:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 from consumers.control import Control
 from consumers.dispatcher import Intake
@@ -30,6 +31,7 @@ from engine.runtime.settings import Settings
 from schemas.codec import Codec
 
 PARTITIONS = 2
+TIERS = ("1s", "2s", "4s")
 TENANT = "acme"
 POISON = b"poison"
 ANSWER_US = 250_000
@@ -127,7 +129,8 @@ class World:
         self.clock = ManualClock()
         self.log = MemoryLog(PARTITIONS, self.clock)
         self.log.changed = NoWait(threading.RLock())
-        self.settings = Settings(partitions=PARTITIONS, tiers=("1s", "2s", "4s"), **settings)  # type: ignore[arg-type]
+        chosen: dict[str, Any] = {"partitions": PARTITIONS, "tiers": TIERS, **settings}
+        self.settings = Settings(**chosen)
         self.is_asking = True
         """Whether the dispatcher asks how complete its view is."""
         self.seen: Counter[tuple[str, str]] = Counter()
@@ -193,6 +196,11 @@ class World:
             task.remove_done_callback(self.lanes._requests.ended)
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def change_ladder(self, tiers: tuple[str, ...], draining: tuple[str, ...]) -> None:
+        """Another HOOKLOG_TIERS: the scheduler is killed, and started with it."""
+        self.settings = self.settings.model_copy(update={"tiers": tiers, "draining_tiers": draining})
+        self.kill("scheduler")
 
     def step(self, group: str) -> None:
         """One turn of a group's loop."""

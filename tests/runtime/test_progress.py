@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.ports import LogError, Output, Position, Record
+from engine.ports import LogError, Output, Position, Record, TopicPartition
 from engine.runtime.memory import MemoryConsumer, MemoryLog
 from engine.runtime.owned import METADATA_MAX, Input, Owned, decode_positions, encode_positions
 from engine.runtime.processor import Processor
@@ -179,20 +179,54 @@ def test_a_lost_partition_commits_nothing() -> None:
     assert copier.processor.consumer.committed([("in", 0)]) == {("in", 0): None}
 
 
-@given(st.lists(st.integers(0, 2**63 - 1), max_size=100).map(tuple))
-def test_positions_round_trip(positions: tuple[int, ...]) -> None:
-    """Commit metadata says the positions, or is refused when it is too long for the broker."""
-    if len(",".join(map(str, positions))) <= METADATA_MAX:
-        assert decode_positions(encode_positions(positions) or "", len(positions)) == positions
+def outputs_on(counts: Mapping[str, int]) -> list[TopicPartition]:
+    """So many partitions of each topic."""
+    return [(topic, n) for topic, count in counts.items() for n in range(count)]
+
+
+TOPICS = st.dictionaries(
+    st.sampled_from(["deliveries", "dead-letters", "retry.0", "retry.5s"]), st.integers(1, 20)
+)
+
+
+@given(TOPICS, st.data())
+def test_positions_round_trip(counts: dict[str, int], data: st.DataObject) -> None:
+    """Commit metadata says the position of each output, whatever the order they are asked for in."""
+    outputs = outputs_on(counts)
+    position = st.integers(0, 2**63 - 1)
+    positions = tuple(data.draw(st.lists(position, min_size=len(outputs), max_size=len(outputs))))
+    metadata = encode_positions(outputs, positions)
+    assert len(metadata) <= METADATA_MAX
+    assert decode_positions(metadata, outputs) == positions
+    other_way = outputs_on(dict(reversed(counts.items())))
+    by_output = dict(zip(outputs, positions, strict=True))
+    assert decode_positions(metadata, other_way) == tuple(by_output[at] for at in other_way)
+
+
+def test_positions_name_their_topics() -> None:
+    """A topic that the commit does not know is read from its beginning; one that is gone is left out."""
+    before = outputs_on({"dead-letters": 1, "retry.0": 1, "retry.30s": 1, "retry.2m": 1})
+    metadata = encode_positions(before, (4, 5, 6, 7))
+    assert metadata == "dead-letters=4;retry.0=5;retry.30s=6;retry.2m=7"
+    changed = outputs_on({"dead-letters": 1, "retry.0": 1, "retry.20s": 1, "retry.2m": 1})
+    assert decode_positions(metadata, changed) == (4, 5, 0, 7)
+    assert decode_positions(metadata, before[:2]) == (4, 5)
+    assert decode_positions("", before) == (0, 0, 0, 0)
+
+
+def test_positions_of_an_older_hooklog() -> None:
+    """They come without names: their number must be that of today's outputs."""
+    assert decode_positions("1,2", outputs_on({"out": 2})) == (1, 2)
+    with pytest.raises(LogError, match="start once with the HOOKLOG_TIERS of before"):
+        decode_positions("1,2", outputs_on({"out": 3}))
 
 
 def test_positions_that_do_not_fit_are_refused() -> None:
-    """Too long, or of another number of outputs: an error that says what to do."""
+    """Too long, or of another number of partitions: an error that says what to do."""
     with pytest.raises(LogError, match="fewer partitions"):
-        encode_positions((10**18,) * 300)
-    with pytest.raises(LogError, match="Drain the old ones"):
-        decode_positions("1,2", 3)
-    assert decode_positions("", 2) == (0, 0)
+        encode_positions(outputs_on({"out": 300}), (10**18,) * 300)
+    with pytest.raises(LogError, match=r"2 positions of out where 3 belong: .*HOOKLOG_PREFIX"):
+        decode_positions("out=1,2", outputs_on({"out": 3}))
 
 
 def test_positions_of_found_inputs_are_kept() -> None:
@@ -232,7 +266,7 @@ def test_position_metadata_is_what_a_new_owner_reads() -> None:
     copier.poll()
     clock.us += 250_000
     copier.processor.turn()
-    assert copier.processor.consumer.committed([("in", 0)]) == {("in", 0): Position(0, "0,1")}
+    assert copier.processor.consumer.committed([("in", 0)]) == {("in", 0): Position(0, "out=0,1")}
 
 
 def test_work_begun_is_waited_for() -> None:

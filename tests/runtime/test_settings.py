@@ -183,7 +183,7 @@ def rows(table: dict[str, tuple[str, tuple[str, ...]]]) -> list[tuple[str, str, 
 
 def test_every_setting_has_its_bounds() -> None:
     """None is forgotten, and none is named that is no more."""
-    assert {*BOUNDS, *RULES, *HIDDEN, *WHERE_USED, "tiers"} == set(Settings.model_fields)
+    assert {*BOUNDS, *RULES, *HIDDEN, *WHERE_USED, "tiers", "draining_tiers"} == set(Settings.model_fields)
 
 
 @pytest.mark.parametrize(
@@ -241,6 +241,22 @@ def test_what_lies_within_the_bounds(name: str, value: str, monkeypatch: pytest.
     """The ends themselves, and what only looks odd."""
     monkeypatch.setenv(f"HOOKLOG_{name.upper()}", value)
     assert str(getattr(load_settings(), name)) in (value, f"{value}.0", str(tuple(value.split(","))))
+
+
+@pytest.mark.parametrize("draining", ["1m,5s", "30s", "5s,2h", "31d", "soon"])
+def test_bad_draining_tiers(draining: str) -> None:
+    """Durations in order like the ladder's, and none of the ladder's own."""
+    with pytest.raises(SettingsError, match=r"draining_tiers=.*: .*(durations|duration|other tiers)"):
+        load_settings(tiers="30s,2h", draining_tiers=draining)
+
+
+def test_draining_tiers_are_read_in_order_and_written_to_no_more() -> None:
+    """The ladder is what it was; topics are read from the shortest on."""
+    settings = load_settings(tiers="5s,20s,2m", draining_tiers="30s,10m")
+    assert settings.tiers_us == (5_000_000, 20_000_000, 120_000_000)
+    assert list(tier_topics(settings)) == [f"retry.{tier}" for tier in ("0", "5s", "20s", "30s", "2m", "10m")]
+    assert {"retry.30s", "retry.10m"} < {spec.name for spec in catalogue(settings)}
+    assert {"retry.30s", "retry.10m"} < set(inputs(settings)["scheduler"])
 
 
 def test_settings_do_not_change() -> None:

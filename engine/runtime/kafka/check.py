@@ -8,8 +8,9 @@ from typing import NamedTuple
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType, TopicMetadata
 
 from engine.runtime.kafka.client import Cluster, mapped
+from engine.runtime.kafka.old_tiers import unread, waiting
 from engine.runtime.settings import Settings
-from engine.runtime.topics import DAY_MS, MESSAGE_MAX, TopicSpec, catalogue
+from engine.runtime.topics import DAY_MS, MESSAGE_MAX, TopicSpec, catalogue, tier_of
 
 _WAIT_S = 30
 _VITAL = ("cleanup.policy", "message.timestamp.type", "max.message.bytes")
@@ -43,12 +44,13 @@ def configuration(spec: TopicSpec, settings: Settings) -> dict[str, str]:
 
 
 def faults(admin: AdminClient, cluster: Cluster, settings: Settings) -> list[Fault]:
-    """Compare all topics with what they must be; two requests."""
+    """Compare all topics with what they must be; two requests, and more if another ladder left tiers."""
     specs = {cluster.full(spec.name): spec for spec in catalogue(settings)}
     with mapped("the topics could not be looked up"):
         there = admin.list_topics(timeout=_WAIT_S).topics
         found = {name: there[name] for name in specs if name in there}
         described = _described(admin, list(found))
+    left = waiting(cluster, unread(cluster, there, settings))
     wrong = [
         Fault(f"topic {name} is missing: run `hooklog topics create`", True)
         for name in specs
@@ -57,7 +59,15 @@ def faults(admin: AdminClient, cluster: Cluster, settings: Settings) -> list[Fau
     for name, topic in found.items():
         wrong += _of_partitions(topic, specs[name], settings.replication)
         wrong += _of_configuration(name, described[name], configuration(specs[name], settings))
-    return wrong
+    return wrong + [_of_old_tier(cluster.full(name), tier_of(name), count) for name, count in left.items()]
+
+
+def _of_old_tier(name: str, tier: str | None, count: int) -> Fault:
+    return Fault(
+        f"topic {name} is no tier of HOOKLOG_TIERS, and {count} records wait there that nobody would retry:"
+        f" put {tier} back into HOOKLOG_TIERS, or into HOOKLOG_DRAINING_TIERS until none is left",
+        True,
+    )
 
 
 def _described(admin: AdminClient, names: list[str]) -> dict[str, dict[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
 from typing import Any
 
 from confluent_kafka import Consumer as Client
@@ -34,7 +35,17 @@ MAX_POLL_INTERVAL_S = 300
 """A member that polls less often has given its partitions up."""
 
 
-def member_config(cluster: Cluster, group: str, settings: Settings) -> Config:
+def instance_id(group: str, topics: Sequence[str], settings: Settings) -> str:
+    """Name a static member. One that reads other topics is another member.
+
+    A broker gives a static member that comes back what it had before, whatever it subscribes to now
+    (KAFKA-12759): nobody would read a new topic, and somebody one that is gone.
+    """
+    digest = blake2b(",".join(sorted(topics)).encode(), digest_size=4).hexdigest()
+    return f"{group}-{settings.instance}-{digest}"
+
+
+def member_config(cluster: Cluster, group: str, topics: Sequence[str], settings: Settings) -> Config:
     """Configure a member; `docs/adr/0003` says why classic membership with static ids is the default."""
     config = cluster.config(
         group_id=cluster.full(group),
@@ -52,7 +63,7 @@ def member_config(cluster: Cluster, group: str, settings: Settings) -> Config:
     if settings.group_protocol == "classic":
         config |= {
             "partition.assignment.strategy": "cooperative-sticky",
-            "group.instance.id": f"{group}-{settings.instance}",
+            "group.instance.id": instance_id(group, topics, settings),
             "session.timeout.ms": int(settings.session_timeout_s * 1000),
             "heartbeat.interval.ms": max(100, int(settings.session_timeout_s * 1000 / 12)),
         }

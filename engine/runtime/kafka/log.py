@@ -61,7 +61,7 @@ class KafkaLog:
         self, group: str, topics: Sequence[str], rebalance: Rebalance, *, patience_ms: int = 0
     ) -> KafkaConsumer:
         """Join a group."""
-        config = member_config(self._cluster, group, self.settings)
+        config = member_config(self._cluster, group, topics, self.settings)
         if patience_ms:
             config |= {"fetch.wait.max.ms": patience_ms, "fetch.min.bytes": PATIENT_BYTES}
         return KafkaConsumer(self._cluster, config, topics, rebalance, self._sign("member", group))
