@@ -119,11 +119,11 @@ class Scheduler:
         )
 
     def _outputs(self, topic: str, partition: int) -> tuple[TopicPartition, ...]:
-        """Where outputs can be: an attempt goes to any tier, a tier to any smaller one."""
+        """Where outputs can be: an attempt goes to any tier, a tier to itself or any smaller one."""
         tiers = list(self._delay_of)
         if topic == "attempts":
             return tuple((name, partition) for name in ("dead-letters", *tiers))
-        return tuple((name, partition) for name in ("deliveries", *tiers[: tiers.index(topic)]))
+        return tuple((name, partition) for name in ("deliveries", *tiers[: tiers.index(topic) + 1]))
 
     def _owning(self, owned: Owned) -> None:
         """Forget what was held before; remember the attempts that were seen lately."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from engine.ports import Consumer, Follower, Log, LogError, Position, Record, TopicPartition
 from engine.runtime import telemetry
-from engine.runtime.owned import Ends, Input, Owned, decode_positions, settle_elsewhere
+from engine.runtime.owned import Ends, Input, Owned, positions_of, settle_elsewhere
 from schemas.headers import cause_of
 
 FOLLOW_S = 90.0
@@ -184,7 +184,7 @@ class Progress:
                     "refusing to guess; run `hooklog topics create` before the first record"
                 )
             return Owned(at, outputs, 0, (0,) * len(outputs))
-        return Owned(at, outputs, position.offset, decode_positions(position.metadata, outputs))
+        return Owned(at, outputs, position.offset, positions_of(at, position, outputs))
 
     def _read_back(self, new: Mapping[TopicPartition, Owned]) -> None:
         starts: Ends = {}
