@@ -35,7 +35,7 @@ from engine.runtime.configuration.views import CONFIGURATION_TOPICS, Configurati
 from engine.runtime.context import Context, Ready
 from engine.runtime.held import Held
 from engine.runtime.owned import Input, Owned
-from engine.runtime.processor import Processor, settle
+from engine.runtime.processor import leased, settle
 from engine.runtime.progress import Flow
 from engine.runtime.replaying.candidates import Found, Tools, outputs_end, outputs_of
 from engine.runtime.replaying.originals import GONE, Originals
@@ -79,7 +79,7 @@ class Replayer:
         self.replays: dict[str, Running] = {}
         remake = Remake(context, self._configuration, self.view)
         self._originals = Originals(context.log, context.codec)
-        self.processor = Processor(context.log, self._flow(), context.clock, drain_s=context.settings.drain_s)
+        self.processor = leased(context, self._flow())
         self._read_backs = ReadBacks(context, self.processor.progress.reader)
         self._tools = Tools(context, self.processor, remake, self._originals)
 
@@ -318,9 +318,11 @@ class Replayer:
         self.view.advance()
         self._resume()
         is_busy = self._chains or self.replays or self._read_backs.replays
-        for taken, record in self.processor.poll(BUSY_POLL_S if is_busy else POLL_S, POLL_MAX):
+        polled = self.processor.poll(BUSY_POLL_S if is_busy else POLL_S, POLL_MAX)
+        if self.processor.is_ours:
+            self._advance_chains()
+        for taken, record in self.processor.each(polled):
             self._take_in(taken, record)
-        self._advance_chains()
         early, self._early = self._early, []
         for command, at, found in early:
             if self.processor.progress.owned.get(at[0].owner.at) is at[0].owner:

@@ -30,7 +30,7 @@ from engine.runtime.configuration.views import CONFIGURATION_TOPICS, Configurati
 from engine.runtime.context import Context, Ready
 from engine.runtime.invalid import invalid_output
 from engine.runtime.owned import Input, Owned
-from engine.runtime.processor import Processor
+from engine.runtime.processor import leased
 from engine.runtime.progress import Flow
 from engine.runtime.routing.acceptance import BODY_MAX, Refused, accept
 from engine.runtime.routing.duplicates import Duplicates, digest_of
@@ -84,7 +84,7 @@ class Router:
         self._view_offsets: tuple[int, ...] = ()
         self._recorded_at = 0.0
         self._unacknowledged_bytes = 0
-        self.processor = Processor(context.log, self._flow(), context.clock, drain_s=context.settings.drain_s)
+        self.processor = leased(context, self._flow())
 
     def _flow(self) -> Flow:
         deliveries = tuple(("deliveries", n) for n in range(self._partitions))
@@ -289,7 +289,7 @@ class Router:
         self._follow_view()
         polled = self.processor.poll(POLL_S, POLL_MAX)
         self._knows_catalogue = False
-        for taken, record in polled:
+        for taken, record in self.processor.each(polled):
             self._wait_for_room()
             wait_for(self.view, record, self._context.clock, self._follow_view)
             self.take(taken, record)

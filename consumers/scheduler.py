@@ -20,7 +20,7 @@ from engine.runtime import telemetry
 from engine.runtime.context import Context, Ready
 from engine.runtime.invalid import invalid_output
 from engine.runtime.owned import Input, Owned
-from engine.runtime.processor import Processor, settle
+from engine.runtime.processor import leased, settle
 from engine.runtime.progress import Flow
 from engine.runtime.topics import RETRY_NOW, tier_topic, tier_topics
 from schemas import headers
@@ -104,12 +104,7 @@ class Scheduler:
         self._order = 0
         self._observed = 0
         """When the gauges were set, microseconds since 1970 UTC."""
-        self.processor = Processor(
-            context.log,
-            self._flow(),
-            context.clock,
-            drain_s=context.settings.drain_s,
-        )
+        self.processor = leased(context, self._flow())
 
     def _flow(self) -> Flow:
         return Flow(
@@ -124,11 +119,11 @@ class Scheduler:
         )
 
     def _outputs(self, topic: str, partition: int) -> tuple[TopicPartition, ...]:
-        """Where outputs can be: an attempt goes to any tier, a tier to any smaller one."""
+        """Where outputs can be: an attempt goes to any tier, a tier to itself or any smaller one."""
         tiers = list(self._delay_of)
         if topic == "attempts":
             return tuple((name, partition) for name in ("dead-letters", *tiers))
-        return tuple((name, partition) for name in ("deliveries", *tiers[: tiers.index(topic)]))
+        return tuple((name, partition) for name in ("deliveries", *tiers[: tiers.index(topic) + 1]))
 
     def _owning(self, owned: Owned) -> None:
         """Forget what was held before; remember the attempts that were seen lately."""
@@ -221,22 +216,24 @@ class Scheduler:
         """Send on what has waited long enough; return when the next one leaves (microseconds)."""
         now = self._context.clock.now()
         following = now + 1_000_000
+        if not self.processor.is_ours:  # a new owner has sent it on, maybe long ago
+            return following
         for at, tier in self._tiers.items():
-            while tier.held and tier.held[0].leaves_at <= now and self._has_room():
+            while tier.held and tier.held[0].leaves_at <= now and self._may_send():
                 held = tier.held.popleft()
                 tier.bytes -= len(held.record.value or b"")
                 self._leave(held, now)
             if tier.held:
                 following = min(following, tier.held[0].leaves_at)
             self._balance(at, tier, now)
-        while self._due and self._due[0].leaves_at <= now and self._has_room():
+        while self._due and self._due[0].leaves_at <= now and self._may_send():
             held = heapq.heappop(self._due)
             self._due_bytes -= len(held.record.value or b"")
             self._leave(held, now)
         return min(following, self._due[0].leaves_at) if self._due else following
 
-    def _has_room(self) -> bool:
-        return len(self.processor.producer) < UNACKNOWLEDGED_MAX
+    def _may_send(self) -> bool:
+        return len(self.processor.producer) < UNACKNOWLEDGED_MAX and self.processor.is_ours
 
     def _leave(self, held: Held, now: int) -> None:
         """Send a record on to `deliveries` if it is due, else to the largest tier that fits."""
@@ -277,7 +274,8 @@ class Scheduler:
     def step(self) -> None:
         """Release what is due, take in what is there, commit."""
         wait_s = (self.release() - self._context.clock.now()) / 1e6
-        for taken, record in self.processor.poll(min(max(wait_s, 0.001), 0.02), POLL_MAX):
+        polled = self.processor.poll(min(max(wait_s, 0.001), 0.02), POLL_MAX)
+        for taken, record in self.processor.each(polled):
             self.take(taken, record)
         self.processor.turn()
         self._observe()

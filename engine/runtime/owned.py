@@ -111,6 +111,19 @@ def encode_positions(outputs: Sequence[TopicPartition], positions: Positions) ->
     return text
 
 
+def positions_of(at: TopicPartition, commit: Position, outputs: Sequence[TopicPartition]) -> Positions:
+    """What a commit of an input partition says of its outputs.
+
+    An output to the input partition itself comes after its input; older hooklogs did not reckon with it.
+    """
+    is_named = not commit.metadata or "=" in commit.metadata
+    known = [each for each in outputs if is_named or each != at]
+    positions = dict(zip(known, decode_positions(commit.metadata, known), strict=True))
+    return tuple(
+        max(positions.get(each, 0), commit.offset) if each == at else positions[each] for each in outputs
+    )
+
+
 def decode_positions(metadata: str, outputs: Sequence[TopicPartition]) -> Positions:
     """Undo `encode_positions`. Where the commit says nothing of a topic, it is read from its beginning."""
     if metadata and "=" not in metadata:

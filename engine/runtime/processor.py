@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from math import inf
 from threading import get_ident
 
 from engine.ports import Clock, Log, Output, QueueFullError, Record, TopicPartition
 from engine.runtime import telemetry
+from engine.runtime.context import Context
 from engine.runtime.owned import Input, Owned
 from engine.runtime.progress import Flow, Progress
 
@@ -20,13 +22,19 @@ _ROOM_STEP_S = 0.05
 class Processor:
     """Owns a group's consumer, producer and progress. One thread polls; `finish` may come from another."""
 
-    def __init__(self, log: Log, flow: Flow, clock: Clock, *, drain_s: float = 30) -> None:
+    def __init__(
+        self, log: Log, flow: Flow, clock: Clock, *, drain_s: float = 30, lease_s: float = inf
+    ) -> None:
+        """`lease_s`: without an acknowledged commit for so long what was polled is held back."""
         self._clock = clock
         self._drain_s = drain_s
+        self._lease_s = lease_s
+        self._kept: list[tuple[Input, Record]] = []
+        """Taken in while somebody else could own its partition."""
         self._group = flow.group
         self._polling = 0
         """The thread that polls."""
-        self._is_broken = False
+        self._is_broken = self._is_held = False
         self.producer = log.producer(linger_ms=flow.linger_ms)
         self.progress = Progress(log, flow, self.drain)
         self.consumer = log.consumer(flow.group, flow.topics, self.progress, patience_ms=flow.patience_ms)
@@ -34,14 +42,39 @@ class Processor:
         self._committed = self._refreshed = clock.monotonic()
 
     def poll(self, timeout: float, limit: int) -> list[tuple[Input, Record]]:
-        """Take records in; one whose outputs were read back is `done` already."""
+        """Take records in; one whose outputs were read back is `done` already.
+
+        A process that was frozen, or cut off, for longer than its session lasts still has what it fetched
+        before, which a new owner has done since: until it is known whose it is, nothing is taken in.
+        """
         self._polling = get_ident()
-        taken = []
         for record in self.consumer.poll(timeout, limit):
             entry = self.progress.take(record)
             if entry is not None:
-                taken.append((entry, record))
-        return taken
+                self._kept.append((entry, record))
+        if not self.is_ours:
+            self._move(self.consumer.pause)
+            self._is_held = True
+            return []
+        kept, self._kept = self._kept, []
+        if self._is_held:
+            self._move(self.consumer.resume)
+            self._is_held = False
+            return [each for each in kept if self.progress.owned.get(each[0].owner.at) is each[0].owner]
+        return kept
+
+    def _move(self, move: Callable[[TopicPartition], None]) -> None:
+        for at in self.progress.owned:
+            move(at)
+
+    def each(self, polled: Sequence[tuple[Input, Record]]) -> Iterator[tuple[Input, Record]]:
+        """Go through what was polled while it is surely ours; the rest comes again, or is dropped."""
+        until, now = self.consumer.lease + self._lease_s, self._clock.monotonic
+        for number, each in enumerate(polled):
+            if now() >= until:
+                self._kept[:0], self._is_held = polled[number:], True
+                return
+            yield each
 
     def send(self, output: Output, then: Callable[[], None]) -> None:
         """Send an output; `then` is called when it is acknowledged.
@@ -61,6 +94,11 @@ class Processor:
         self.progress.acknowledged(at, offset)
         then()
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether nobody else can own our partitions yet."""
+        return self.holds_lease(self._lease_s)
+
     def holds_lease(self, seconds: float) -> bool:
         """Whether a commit was acknowledged within so many seconds: else somebody may own our partitions."""
         return self._clock.monotonic() - self.consumer.lease < seconds
@@ -74,8 +112,8 @@ class Processor:
         self.producer.poll()
         now = self._clock.monotonic()
         self.progress.follow(now)
-        if now - self._committed >= COMMIT_EVERY_S:
-            self._committed = now
+        if self.progress.gained or now - self._committed >= COMMIT_EVERY_S:
+            self._committed, self.progress.gained = now, False
             self.progress.commit()
             telemetry.WINDOW.labels(self._group).set(self.progress.open_inputs())
         if now - self._refreshed >= REFRESH_EVERY_S:
@@ -100,6 +138,12 @@ class Processor:
         self.progress.revoked(list(self.progress.owned))
         self.consumer.close()
         self.progress.close()
+
+
+def leased(context: Context, flow: Flow) -> Processor:
+    """Make a processor that takes in what is surely ours, and nothing else."""
+    settings = context.settings
+    return Processor(context.log, flow, context.clock, drain_s=settings.drain_s, lease_s=settings.lease_s)
 
 
 def settle(taken: Input) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from engine.ports import Consumer, Follower, Log, LogError, Position, Record, TopicPartition
 from engine.runtime import telemetry
-from engine.runtime.owned import Ends, Input, Owned, decode_positions, settle_elsewhere
+from engine.runtime.owned import Ends, Input, Owned, positions_of, settle_elsewhere
 from schemas.headers import cause_of
 
 FOLLOW_S = 90.0
@@ -87,6 +87,8 @@ class Progress:
         self._written: set[tuple[TopicPartition, int]] = set()
         """Outputs of our own that the follower is still to see."""
         self.owned: dict[TopicPartition, Owned] = {}
+        self.gained = False
+        """Set when partitions were assigned: a commit says at once whether they are ours."""
 
     def bind(self, consumer: Consumer) -> None:
         """Name the consumer whose partitions these are."""
@@ -167,6 +169,7 @@ class Progress:
         for owned in new.values():
             self._flow.owning(owned)
         self.owned.update(new)
+        self.gained = True
         self._follow(new)
         telemetry.REBALANCES.labels(self._flow.group, "assigned").inc(len(new))
         telemetry.OWNED.labels(self._flow.group).set(len(self.owned))
@@ -181,7 +184,7 @@ class Progress:
                     "refusing to guess; run `hooklog topics create` before the first record"
                 )
             return Owned(at, outputs, 0, (0,) * len(outputs))
-        return Owned(at, outputs, position.offset, decode_positions(position.metadata, outputs))
+        return Owned(at, outputs, position.offset, positions_of(at, position, outputs))
 
     def _read_back(self, new: Mapping[TopicPartition, Owned]) -> None:
         starts: Ends = {}
