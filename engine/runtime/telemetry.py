@@ -38,6 +38,9 @@ FIRST_ATTEMPT_OWN_SECONDS = Histogram(
     "The same without the time for which the endpoint's own circuit, rate limit, cap or parked lane held it.",
     buckets=_SINCE_ACCEPTED,
 )
+UNJUDGED = Counter(
+    "hooklog_answers_unjudged", "Answers that judging broke on, a defect of ours; recorded as failures."
+)
 IN_FLIGHT = Gauge("hooklog_requests_in_flight", "HTTP requests in flight.")
 PLACES = Gauge("hooklog_request_places", "How many HTTP requests may be in flight at a time.")
 WAITING = Gauge("hooklog_deliveries_waiting", "Deliveries taken in by a dispatcher and not yet attempted.")

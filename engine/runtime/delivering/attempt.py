@@ -7,10 +7,19 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from engine.core.delivery import Verdict, decide, finished, following, judge, once, policy_of
+from engine.core.delivery import (
+    Verdict,
+    decide,
+    finished,
+    following,
+    judge,
+    once,
+    policy_of,
+    unjudged,
+)
 from engine.core.endpoint import Endpoint, active_secrets
 from engine.core.lane import began_at
-from engine.core.model import AttemptFinished, DeliveryScheduled, Outcome, Policy
+from engine.core.model import Answer, AttemptFinished, DeliveryScheduled, Outcome, Policy
 from engine.core.profile import Profile, header_names, key_of_any, request_headers
 from engine.core.routing import partition_of
 from engine.ports import LogError, Output, Request, Sender
@@ -27,6 +36,7 @@ FRESH_S = 0.15
 SIGNED_WITHIN_S = 0.19
 """as of so long ago when it is signed: `ROTATES_AFTER_US` is longer."""
 _LOOK_S = 0.005
+_LOG = telemetry.logger("attempt")
 
 
 @dataclass(slots=True)
@@ -146,9 +156,19 @@ class Attempts:
             return Outcome("none"), Verdict("skipped", "deleted")
         answer = await self._sender.send(self._request(prepared, delivery))
         policy = once(prepared.policy) if delivery.trigger == "test" else prepared.policy
-        outcome = judge(answer, policy)
+        return self._judged(delivery, answer, policy)
+
+    def _judged(self, delivery: DeliveryScheduled, answer: Answer, policy: Policy) -> tuple[Outcome, Verdict]:
+        """Judge and decide. If that breaks it is recorded all the same: else the request is made again."""
         now, jitter = self._context.clock.now(), random.random()  # noqa: S311  it spreads retries
-        return outcome, decide(delivery.attempt, outcome, policy, now, jitter)
+        try:
+            outcome = judge(answer, policy)
+            return outcome, decide(delivery.attempt, outcome, policy, now, jitter)
+        except Exception as error:  # noqa: BLE001  a defect of ours: counted, and an alert fires
+            telemetry.UNJUDGED.inc()
+            _LOG.exception("answer.unjudged", delivery=delivery.delivery_id, endpoint=delivery.endpoint_id)
+            outcome = unjudged(answer, policy, f"the answer could not be judged ({type(error).__name__})")
+            return outcome, decide(delivery.attempt, outcome, policy, now, jitter)
 
     async def _in_force(self, delivery: DeliveryScheduled, endpoint: Endpoint) -> Prepared | None:
         """Return what to sign with; None if it was deleted. Time may have passed since `can_sign`."""
