@@ -56,6 +56,9 @@ DECISIONS = Counter("hooklog_decisions", "What followed attempts.", ["decision"]
 MESSAGES_ROUTED = Counter("hooklog_messages_routed", "Messages routed, by verdict.", ["verdict"])
 DELIVERIES_SCHEDULED = Counter("hooklog_deliveries_scheduled", "Deliveries made from messages.")
 INVALID_RECORDS = Counter("hooklog_invalid_records", "Records refused, by reason.", ["reason"])
+HEADERS_UNREADABLE = Counter(
+    "hooklog_headers_unreadable", "Records whose headers count for nothing: the name of one is not UTF-8."
+)
 UNKNOWN_SCHEMA = Counter(
     "hooklog_unknown_schema_records", "Records of a newer hooklog that a group waits before.", ["group"]
 )
