@@ -33,7 +33,7 @@ from engine.ports import Output, Record
 from engine.ports import TopicPartition as Partition
 from engine.runtime import telemetry
 from engine.runtime.configuration.vault import Keyring
-from engine.runtime.configuration.views import CONFIGURATION_TOPICS, REPLAYS, Configuration, View, wait_for
+from engine.runtime.configuration.views import CONFIGURATION_TOPICS, REPLAYS, Awaited, Configuration, View
 from engine.runtime.context import Context, Ready
 from engine.runtime.held import Held
 from engine.runtime.owned import Input, Owned
@@ -81,6 +81,7 @@ class Replayer:
         remake = Remake(context, self._configuration, self.view)
         self._originals = Originals(context.log, context.codec)
         self.processor = Processor(context.log, self._flow(), context.clock, drain_s=context.settings.drain_s)
+        self._awaited = Awaited(self.view, context.log, self.processor.progress.reader, context.clock)
         self._tools = Tools(context, self.processor, remake, self._originals)
 
     def _flow(self) -> Flow:
@@ -176,7 +177,7 @@ class Replayer:
             telemetry.COPIES_DROPPED.labels(GROUP).inc()
             settle(taken)
             return
-        wait_for(self.view, record, self._context.clock, self.view.advance)
+        self._awaited.wait(record, self.view.advance)
         found = taken.found if isinstance(taken.found, Outputs) else Outputs()
         match command:
             case Resend():
@@ -317,7 +318,9 @@ class Replayer:
         """Take commands in, write what is due, advance the replays a little."""
         self.view.advance()
         is_busy = self._chains or self.replays
-        for taken, record in self.processor.poll(BUSY_POLL_S if is_busy else POLL_S, POLL_MAX):
+        polled = self.processor.poll(BUSY_POLL_S if is_busy else POLL_S, POLL_MAX)
+        self._awaited.polled()
+        for taken, record in polled:
             self._take_in(taken, record)
         self._advance_chains()
         early, self._early = self._early, []

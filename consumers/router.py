@@ -27,7 +27,7 @@ from engine.ports import TopicPartition as Partition
 from engine.runtime import telemetry
 from engine.runtime.configuration.payload_schema import Broken, broken
 from engine.runtime.configuration.vault import Keyring
-from engine.runtime.configuration.views import CONFIGURATION_TOPICS, Configuration, View, wait_for
+from engine.runtime.configuration.views import CONFIGURATION_TOPICS, Awaited, Configuration, View
 from engine.runtime.context import Context, Ready
 from engine.runtime.invalid import invalid_output
 from engine.runtime.owned import Input, Owned
@@ -86,6 +86,7 @@ class Router:
         self._recorded_at = 0.0
         self._unacknowledged_bytes = 0
         self.processor = Processor(context.log, self._flow(), context.clock, drain_s=context.settings.drain_s)
+        self._awaited = Awaited(self.view, context.log, self.processor.progress.reader, context.clock)
 
     def _flow(self) -> Flow:
         deliveries = tuple(("deliveries", n) for n in range(self._partitions))
@@ -291,9 +292,10 @@ class Router:
         self._follow_view()
         polled = self.processor.poll(POLL_S, POLL_MAX)
         self._knows_catalogue = False
+        self._awaited.polled()
         for taken, record in polled:
             self._wait_for_room()
-            wait_for(self.view, record, self._context.clock, self._follow_view)
+            self._awaited.wait(record, self._follow_view)
             self.take(taken, record)
         self.processor.turn()
         now = self._context.clock.monotonic()
