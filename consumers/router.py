@@ -103,8 +103,11 @@ class Router:
         """Start afresh; refill the window from what was recorded below the committed offset."""
         span_us = int(self._settings.duplicate_window_s * 1_000_000)
         window = Duplicates(span_us, max(8, self._settings.duplicate_window_max // self._partitions))
-        reader, now = self.processor.progress.reader, self._context.clock.now()
-        window.refill(reader, self._context.codec, owned.at[1], owned.next, now)
+        reader, next_at = self.processor.progress.reader, self._context.clock.now()
+        for record in reader.read({owned.at: owned.next}):  # a backlog's first: its window ended long ago
+            next_at = record.timestamp
+            break
+        window.refill(reader, self._context.codec, (owned.at[1], owned.next), next_at)
         self._states[owned.at] = PartitionState(window, owned.next)
 
     # -- one message -------------------------------------------------------------------
@@ -144,7 +147,7 @@ class Router:
             self._check_catalogue(message)
         digest = digest_of(message.payload)
         # what has deliveries already was routed before a restart: it stays so
-        known = None if taken.found else state.window.digest(message)
+        known = None if taken.found else state.window.digest(message, record.timestamp)
         if known is not None and known != digest:
             raise Refused("conflict", "the same id was used before with another payload")
         return message, Routing(
