@@ -62,6 +62,7 @@ STATUS_BY_CODE: Mapping[RejectionCode, int] = {
     "already": 409,
     "invalid": 422,
     "too_often": 409,
+    "too_many": 409,
     "unopenable": 503,
 }
 """How a rejection is answered; 409 for a code of a newer hooklog, and for none, which an older one wrote."""

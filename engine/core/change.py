@@ -173,7 +173,7 @@ class SecretRotated(_Fact):
 
 
 RejectionCode = Literal[
-    "not_found", "exists", "deleted", "conflict", "already", "invalid", "too_often", "unopenable"
+    "not_found", "exists", "deleted", "conflict", "already", "invalid", "too_often", "too_many", "unopenable"
 ]
 """Why a command was refused, for programs; `conflict`: what it was based on has changed since."""
 

@@ -26,6 +26,8 @@ CONFIG_VARIABLE = "HOOKLOG_CONFIG"
 _PAYLOAD_MAX = 900 << 10
 # An endpoint's longest timeout; below max.poll.interval.ms, with time left for the last commit.
 _DRAIN_MIN_S, _DRAIN_MAX_S = 60, 240
+# One message's matches are one record: 40 bytes an endpoint, of 2 MiB with what shares the record.
+_TENANT_ENDPOINTS_MAX = 40_000
 NEVER = "none"
 _ADDRESS = re.compile("[A-Za-z0-9.!#$%&'*+/=?^_{|}~-]+@[A-Za-z0-9.-]+")
 _KAFKA_OPTIONS = re.compile(
@@ -81,6 +83,10 @@ class Settings(BaseSettings):
         "allow", description="What is done with messages of an event type that the catalogue lacks."
     )
     payload_max: int = Field(256 << 10, ge=1, le=_PAYLOAD_MAX, description="Largest payload, bytes.")
+
+    tenant_endpoints_max: int = Field(
+        10_000, ge=1, le=_TENANT_ENDPOINTS_MAX, description="How many endpoints a tenant may have."
+    )
 
     disable_after: str = Field(
         "5d", description="An endpoint is disabled after only failures for so long, such as 5d; none: never."
