@@ -90,6 +90,8 @@ class Attempts:
         self._partitions = context.log.partitions("endpoints")
         self._freshness = inputs.view.keep_fresh("endpoints", context.clock)
         self._prepared: dict[tuple[str, str], Prepared] = {}
+        self._unopened: dict[str, Endpoint] = {}
+        """Endpoints with a secret that does not open though its keys are here, as they were tried, by id."""
 
     def endpoint(self, delivery: DeliveryScheduled) -> Endpoint | None:
         """Return the endpoint as our view has it."""
@@ -105,7 +107,19 @@ class Attempts:
             return True
         if not (endpoint.enabled or delivery.trigger == "test"):
             return True
-        return self._may_sign(endpoint, FRESH_S)
+        return self._may_sign(endpoint, FRESH_S) and self._opened_for(endpoint, delivery.profile) is not None
+
+    def is_locked(self, endpoint: Endpoint) -> bool:
+        """Whether a secret of it does not open here; LogError if nothing does: it would be everybody's."""
+        keyring = self._inputs.configuration.keyring
+        if self._unopened.get(endpoint.id) is endpoint:
+            return True
+        if keyring.is_locked(endpoint) and keyring.opens_nothing:
+            raise LogError(
+                f"no secret can be opened (endpoint {endpoint.id} is the first that needs one): is "
+                "HOOKLOG_MASTER_KEY the one that they were sealed with, or HOOKLOG_PREVIOUS_MASTER_KEY?"
+            )
+        return keyring.is_locked(endpoint)
 
     def _may_sign(self, endpoint: Endpoint, fresh_s: float) -> bool:
         """Whether its secrets are those of now: no new one can be in force that our view lacks."""
@@ -128,21 +142,28 @@ class Attempts:
             self._prepared[key] = prepared
         return prepared
 
+    def _opened_for(self, endpoint: Endpoint, profile_name: str) -> Prepared | None:
+        """Return what to sign with; None if that does not open, for whatever reason."""
+        if self._unopened.get(endpoint.id) is endpoint:
+            return None
+        try:
+            return self.prepare(endpoint, profile_name)
+        except KeyError:  # its tenant was deleted this moment
+            return None
+        except ValueError as error:
+            self._unopened[endpoint.id] = endpoint
+            _LOG.error("endpoint.locked", endpoint=endpoint.id, error=str(error))
+            return None
+
     def policy(self, endpoint: Endpoint, profile_name: str) -> Policy:
         """Return the endpoint's policy; needs no keys."""
         return policy_of(endpoint, self._context.profile(profile_name).policy)
 
     def _opened(self, endpoint: Endpoint, profile: Profile) -> tuple[dict[int, bytes], Mapping[str, str]]:
-        """(signing keys by secret version, the endpoint's own headers)."""
+        """(signing keys by secret version, the endpoint's own headers); ValueError, KeyError as of `open`."""
         keyring, place = self._inputs.configuration.keyring, (endpoint.tenant, endpoint.id)
-        try:
-            opened = {s.version: keyring.open(*place, s) for s in endpoint.secrets}
-            own = keyring.headers(place, endpoint.settings)
-        except ValueError as error:
-            raise LogError(
-                f"a secret of endpoint {endpoint.id} cannot be opened ({error}): "
-                "is HOOKLOG_MASTER_KEY the one that it was created with?"
-            ) from None
+        opened = {s.version: keyring.open(*place, s) for s in endpoint.secrets}
+        own = keyring.headers(place, endpoint.settings)
         # deliveries in the dialect of before wait, maybe, or secrets of before are still in force
         keys = {version: key_of_any(profile, secret) for version, secret in opened.items()}
         taken = header_names(profile)  # the endpoint's profile may be another by now, which leaves them free
@@ -173,11 +194,9 @@ class Attempts:
     async def _in_force(self, delivery: DeliveryScheduled, endpoint: Endpoint) -> Prepared | None:
         """Return what to sign with; None if it was deleted. Time may have passed since `can_sign`."""
         while not (known := self._inputs.configuration.endpoints.get(endpoint.id, endpoint)).deleted:
-            if self._may_sign(known, SIGNED_WITHIN_S):
-                try:
-                    return self.prepare(known, delivery.profile)
-                except KeyError:  # its tenant was deleted this moment
-                    pass
+            may_sign = self._may_sign(known, SIGNED_WITHIN_S)
+            if may_sign and (prepared := self._opened_for(known, delivery.profile)) is not None:
+                return prepared
             await asyncio.sleep(_LOOK_S)
         return None
 
