@@ -29,6 +29,7 @@ from engine.runtime.configuration.payload_schema import Broken, broken
 from engine.runtime.configuration.vault import Keyring
 from engine.runtime.configuration.views import CONFIGURATION_TOPICS, Awaited, Configuration, View
 from engine.runtime.context import Context, Ready
+from engine.runtime.held import Held
 from engine.runtime.invalid import invalid_output
 from engine.runtime.owned import Input, Owned
 from engine.runtime.processor import Processor
@@ -38,6 +39,7 @@ from engine.runtime.routing.duplicates import Duplicates, digest_of
 from engine.runtime.routing.unrecorded import Unrecorded, acknowledged_run
 from engine.runtime.topics import partitions_of
 from schemas import headers
+from schemas.codec import UnknownSchemaError
 
 GROUP = "router"
 RECORD_EVERY_S = 0.05
@@ -77,6 +79,7 @@ class Router:
         self._partitions = context.log.partitions("deliveries")
         self._topic = context.settings.prefix + "messages"
         self._states: dict[Partition, PartitionState] = {}
+        self._held = Held(GROUP)
         self.roster = Roster(self._partitions)
         self._configuration = Configuration(context.codec, Keyring(context.vault), self.roster.put, lean)
         self.view = View(context.log, CONFIGURATION_TOPICS, self._configuration.fold)
@@ -94,10 +97,21 @@ class Router:
             GROUP,
             ("messages",),
             lambda _, partition: (("routings", partition), *deliveries),
-            recover=partial(recover, self._context),
+            recover=self._recover,
             is_done=lambda found: isinstance(found, Routing),
             owning=self._owning,
+            disowned=self._disowned,
         )
+
+    def _recover(self, owned: Owned, offset: int, output: Record) -> None:
+        """Note a found output; one of a newer hooklog says that messages are done, and not which."""
+        try:
+            recover(self._context, owned, offset, output)
+        except UnknownSchemaError as error:
+            self._held.add(owned.at, f"routings offset {output.offset}: {error}")
+
+    def _disowned(self, owned: Owned) -> None:
+        self._held.discard(owned.at)
 
     def _owning(self, owned: Owned) -> None:
         """Start afresh; refill the window from what was recorded below the committed offset."""
@@ -107,7 +121,10 @@ class Router:
         for record in reader.read({owned.at: owned.next}):  # a backlog's first: its window ended long ago
             next_at = record.timestamp
             break
-        window.refill(reader, self._context.codec, (owned.at[1], owned.next), next_at)
+        try:
+            window.refill(reader, self._context.codec, (owned.at[1], owned.next), next_at)
+        except UnknownSchemaError as error:  # which ids a newer one has seen we cannot know
+            self._held.add(owned.at, f"routings: {error}")
         self._states[owned.at] = PartitionState(window, owned.next)
 
     # -- one message -------------------------------------------------------------------
@@ -297,6 +314,9 @@ class Router:
         self._knows_catalogue = False
         self._awaited.polled()
         for taken, record in polled:
+            if taken.owner.at in self._held:  # it stays open, and so the commit before it
+                self.processor.consumer.pause(taken.owner.at)
+                continue
             self._wait_for_room()
             self._awaited.wait(record, self._follow_view)
             self.take(taken, record)
