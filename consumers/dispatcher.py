@@ -311,7 +311,7 @@ class Dispatcher:
 
     def _turn(self) -> None:
         """What happens now and then: start what was waiting for the view or the lease, tell how it goes."""
-        self._lanes.pump()
+        self._told(self._lanes.pump)
         self._lanes.observe()
         telemetry.WAITING.set(self._intake.taken_in - self._lanes.left)
         telemetry.WINDOW_FILL.labels(GROUP).set(self._fill())
