@@ -33,12 +33,13 @@ from engine.runtime.delivering.lane import DRAINED_MAX
 from engine.runtime.delivering.lanes import Lanes
 from engine.runtime.delivering.parked import Parked
 from engine.runtime.delivering.parking import Parking
+from engine.runtime.held import Held
 from engine.runtime.invalid import invalid_output
 from engine.runtime.owned import Input, Owned
 from engine.runtime.processor import Processor
 from engine.runtime.progress import Flow
 from schemas import headers
-from schemas.codec import UndecodableError
+from schemas.codec import UndecodableError, UnknownSchemaError
 
 GROUP = "dispatcher"
 POLL_MAX = 200
@@ -75,6 +76,8 @@ class Intake:
         self._told = told
         self._recent: Recent[int] = Recent(RECENT_US, RECENT_MAX)
         """Offset on `deliveries` by (delivery, attempt)."""
+        self._held = Held(GROUP)
+        """Deliveries taken in before, and those drained, go on."""
         self._batch: list[Waiting] = []
         self._is_paused = False
         self._drained_in = 0
@@ -99,13 +102,21 @@ class Intake:
 
     def _owning(self, owned: Owned) -> None:
         """Take up the partition's lanes; remember what was attempted lately, by whoever owned it then."""
-        self._told.restore(owned, self.parking.restore(owned, self.processor.progress))
+        self._told.restore(owned, self._lanes_of(owned))
         reader = self.processor.progress.reader
         since = self._context.clock.now() - RECENT_US
         for record in reader.read(reader.since([("attempts", owned.at[1])], since)):
             key, cause = headers.attempt_key(record.headers), headers.cause_of(record.headers)
             if key is not None and cause is not None:
                 self._recent.put(key, cause[2], record.timestamp)
+
+    def _lanes_of(self, owned: Owned) -> Iterable[Parked]:
+        """What the log says of the partition's lanes; it waits if that is for a newer hooklog to read."""
+        try:
+            return self.parking.restore(owned, self.processor.progress)
+        except UnknownSchemaError as error:
+            self._held.add(owned.at, f"lanes: {error}")
+            return ()
 
     def _note_changed(self, endpoint: Endpoint) -> None:
         self._changed.add(endpoint.id)
@@ -118,6 +129,7 @@ class Intake:
 
     def _disowned(self, owned: Owned) -> None:
         self.parking.disowned(owned)
+        self._held.discard(owned.at)
         self._told.forget(owned.at[1])
 
     def step(self, full: bool) -> None:
@@ -125,11 +137,12 @@ class Intake:
         self._follow_view()
         self._pause(full)
         drained = (
-            0 if full else self._drain.step(self.parking.lanes, self._take_drained, self._room_drained())
+            0
+            if full
+            else self._drain.step(self.parking.lanes, self._take_drained, self._room_drained(), self._held)
         )
         for taken, record in self.processor.poll(0 if drained else 0.02, POLL_MAX):
-            if not taken.done and not self._is_parked(taken, record):
-                self._take(taken, record)
+            self._take_in(taken, record)
         self._hand_over()
         self.parking.step(self.processor, self._drain.scanned)
         self.processor.turn()
@@ -143,8 +156,16 @@ class Intake:
         """Let the log hold what we cannot."""
         if full or self._is_paused:
             for at in self.processor.progress.owned:
-                (self.processor.consumer.pause if full else self.processor.consumer.resume)(at)
+                if at not in self._held:
+                    (self.processor.consumer.pause if full else self.processor.consumer.resume)(at)
         self._is_paused = full
+
+    def _take_in(self, taken: Input, record: Record) -> None:
+        """Take a record in, unless its partition waits; then it stays open, and so the commit before it."""
+        if taken.owner.at in self._held:
+            self.processor.consumer.pause(taken.owner.at)
+        elif not taken.done and not self._is_parked(taken, record):
+            self._take(taken, record)
 
     def _is_parked(self, taken: Input, record: Record) -> bool:
         """Whether a parked lane answers for the record; a test send it never holds up."""
@@ -156,15 +177,21 @@ class Intake:
         return True
 
     def _take_drained(self, parked: Parked, record: Record) -> None:
-        """Take a record in for a parked lane: its cursor, not the commit, waits for it."""
+        """Take a record in for a parked lane: its cursor waits for it, not the commit; for an upgrade too."""
         attempts = self.processor.progress.end(("attempts", record.partition))
         taken = Input(parked.owned, record.offset, (attempts,))
         parked.drained.append(taken)
         telemetry.DRAINED.inc()
-        self._take(taken, record, parked)
+        if parked.owned.at not in self._held:
+            self._take(taken, record, parked)
 
     def _take(self, taken: Input, record: Record, parked: Parked | None = None) -> None:
-        delivery = self._accept(taken, record)
+        try:
+            delivery = self._accept(taken, record)
+        except UnknownSchemaError as error:
+            self._held.add(taken.owner.at, f"offset {record.offset}: {error}")
+            self.processor.consumer.pause(taken.owner.at)
+            return
         if delivery is None:
             return
         self._batch.append(Waiting(taken, delivery, len(record.value or b""), record.timestamp, parked))
@@ -180,7 +207,10 @@ class Intake:
             self._told.arrive(batch)
 
     def _accept(self, taken: Input, record: Record) -> DeliveryScheduled | None:
-        """Decode; None for a copy of one that was taken in, and for what goes to `invalid`."""
+        """Decode; None for a copy of one that was taken in, and for what goes to `invalid`.
+
+        UnknownSchemaError if a newer hooklog wrote it.
+        """
         key = headers.attempt_key(record.headers)
         if key is None:
             self._refuse(taken, record, "the headers delivery and attempt are missing")
@@ -299,7 +329,7 @@ class Dispatcher:
 
     def _turn(self) -> None:
         """What happens now and then: start what was waiting for the view or the lease, tell how it goes."""
-        self._lanes.pump()
+        self._told(self._lanes.pump)
         self._lanes.observe()
         telemetry.WAITING.set(self._intake.taken_in - self._lanes.left)
         telemetry.WINDOW_FILL.labels(GROUP).set(self._fill())

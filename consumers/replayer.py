@@ -31,7 +31,7 @@ from engine.core.replay import (
 from engine.ports import Output, Record, TopicPartition
 from engine.runtime import telemetry
 from engine.runtime.configuration.vault import Keyring
-from engine.runtime.configuration.views import CONFIGURATION_TOPICS, Configuration, View, wait_for
+from engine.runtime.configuration.views import CONFIGURATION_TOPICS, Awaited, Configuration, View
 from engine.runtime.context import Context, Ready
 from engine.runtime.held import Held
 from engine.runtime.owned import Input, Owned
@@ -81,6 +81,7 @@ class Replayer:
         self._originals = Originals(context.log, context.codec)
         self.processor = leased(context, self._flow())
         self._read_backs = ReadBacks(context, self.processor.progress.reader)
+        self._awaited = Awaited(self.view, context.log, self.processor.progress.reader, context.clock)
         self._tools = Tools(context, self.processor, remake, self._originals)
 
     def _flow(self) -> Flow:
@@ -164,7 +165,7 @@ class Replayer:
             telemetry.COPIES_DROPPED.labels(GROUP).inc()
             settle(taken)
             return
-        wait_for(self.view, record, self._context.clock, self.view.advance)
+        self._awaited.wait(record, self.view.advance)
         found = taken.found if isinstance(taken.found, Outputs) else Outputs()
         match command:
             case Resend():
@@ -319,6 +320,7 @@ class Replayer:
         self._resume()
         is_busy = self._chains or self.replays or self._read_backs.replays
         polled = self.processor.poll(BUSY_POLL_S if is_busy else POLL_S, POLL_MAX)
+        self._awaited.polled()
         if self.processor.is_ours:
             self._advance_chains()
         for taken, record in self.processor.each(polled):

@@ -26,8 +26,9 @@ from engine.ports import Output, Record, TopicPartition
 from engine.runtime import telemetry
 from engine.runtime.configuration.payload_schema import Broken, broken
 from engine.runtime.configuration.vault import Keyring
-from engine.runtime.configuration.views import CONFIGURATION_TOPICS, Configuration, View, wait_for
+from engine.runtime.configuration.views import CONFIGURATION_TOPICS, Awaited, Configuration, View
 from engine.runtime.context import Context, Ready
+from engine.runtime.held import Held
 from engine.runtime.invalid import invalid_output
 from engine.runtime.owned import Input, Owned
 from engine.runtime.processor import leased
@@ -37,6 +38,7 @@ from engine.runtime.routing.duplicates import Duplicates, digest_of
 from engine.runtime.routing.unrecorded import Unrecorded, acknowledged_run
 from engine.runtime.topics import partitions_of
 from schemas import headers
+from schemas.codec import UnknownSchemaError
 
 GROUP = "router"
 RECORD_EVERY_S = 0.05
@@ -76,6 +78,7 @@ class Router:
         self._partitions = context.log.partitions("deliveries")
         self._topic = context.settings.prefix + "messages"
         self._states: dict[TopicPartition, PartitionState] = {}
+        self._held = Held(GROUP)
         self.roster = Roster(self._partitions)
         self._configuration = Configuration(context.codec, Keyring(context.vault), self.roster.put, lean)
         self.view = View(context.log, CONFIGURATION_TOPICS, self._configuration.fold)
@@ -85,6 +88,7 @@ class Router:
         self._recorded_at = 0.0
         self._unacknowledged_bytes = 0
         self.processor = leased(context, self._flow())
+        self._awaited = Awaited(self.view, context.log, self.processor.progress.reader, context.clock)
 
     def _flow(self) -> Flow:
         deliveries = tuple(("deliveries", n) for n in range(self._partitions))
@@ -92,21 +96,35 @@ class Router:
             GROUP,
             ("messages",),
             lambda _, partition: (("routings", partition), *deliveries),
-            recover=partial(recover, self._context),
+            recover=self._recover,
             is_done=lambda found: isinstance(found, Routing),
             owning=self._owning,
             disowned=self._disowned,
         )
 
+    def _recover(self, owned: Owned, offset: int, output: Record) -> None:
+        """Note a found output; one of a newer hooklog says that messages are done, and not which."""
+        try:
+            recover(self._context, owned, offset, output)
+        except UnknownSchemaError as error:
+            self._held.add(owned.at, f"routings offset {output.offset}: {error}")
+
     def _owning(self, owned: Owned) -> None:
         """Start afresh; refill the window from what was recorded below the committed offset."""
         span_us = int(self._settings.duplicate_window_s * 1_000_000)
         window = Duplicates(span_us, max(8, self._settings.duplicate_window_max // self._partitions))
-        reader, now = self.processor.progress.reader, self._context.clock.now()
-        window.refill(reader, self._context.codec, owned.at[1], owned.next, now)
+        reader, next_at = self.processor.progress.reader, self._context.clock.now()
+        for record in reader.read({owned.at: owned.next}):  # a backlog's first: its window ended long ago
+            next_at = record.timestamp
+            break
+        try:
+            window.refill(reader, self._context.codec, (owned.at[1], owned.next), next_at)
+        except UnknownSchemaError as error:  # which ids a newer one has seen we cannot know
+            self._held.add(owned.at, f"routings: {error}")
         self._states[owned.at] = PartitionState(window, owned.next)
 
     def _disowned(self, owned: Owned) -> None:
+        self._held.discard(owned.at)
         del self._states[owned.at]
 
     # -- one message -------------------------------------------------------------------
@@ -146,7 +164,7 @@ class Router:
             self._check_catalogue(message)
         digest = digest_of(message.payload)
         # what has deliveries already was routed before a restart: it stays so
-        known = None if taken.found else state.window.digest(message)
+        known = None if taken.found else state.window.digest(message, record.timestamp)
         if known is not None and known != digest:
             raise Refused("conflict", "the same id was used before with another payload")
         return message, Routing(
@@ -289,9 +307,13 @@ class Router:
         self._follow_view()
         polled = self.processor.poll(POLL_S, POLL_MAX)
         self._knows_catalogue = False
+        self._awaited.polled()
         for taken, record in self.processor.each(polled):
+            if taken.owner.at in self._held:  # it stays open, and so the commit before it
+                self.processor.consumer.pause(taken.owner.at)
+                continue
             self._wait_for_room()
-            wait_for(self.view, record, self._context.clock, self._follow_view)
+            self._awaited.wait(record, self._follow_view)
             self.take(taken, record)
         self.processor.turn()
         now = self._context.clock.monotonic()

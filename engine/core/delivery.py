@@ -74,7 +74,7 @@ def judge(answer: Answer, policy: Policy) -> Outcome:
         "failure" if error_class else "success",
         answer.status_code,
         error_class,
-        error[:ERROR_TEXT_MAX],
+        _text(error),
         _retry_after_us(answer),
         answer.body[: RESPONSE_KEPT if error_class else RESPONSE_KEPT_SUCCESS],
         answer.started_at,
@@ -82,6 +82,24 @@ def judge(answer: Answer, policy: Policy) -> Outcome:
         "disable" if error_class == "gone" else _asks(answer, policy),
         policy.endpoint_version,
     )
+
+
+def unjudged(answer: Answer, policy: Policy, why: str) -> Outcome:
+    """Return the outcome of an answer that `judge` or `decide` broke on: a failure whose text says why."""
+    return Outcome(
+        "failure",
+        answer.status_code,
+        "protocol",
+        _text(why),
+        started_at=answer.started_at,
+        duration_us=answer.duration_us,
+        endpoint_version=policy.endpoint_version,
+    )
+
+
+def _text(error: str) -> str:
+    """What a record holds of an error: it may quote bytes of the receiver's that are no text."""
+    return error[:ERROR_TEXT_MAX].encode(errors="replace").decode()
 
 
 def _retry_after_us(answer: Answer) -> int:

@@ -70,6 +70,17 @@ Change = UpdateEndpoint | EnableEndpoint | DisableEndpoint | RotateSecret | Dele
 """Commands about an endpoint that is there."""
 
 
+def too_many(command: CreateEndpoint, count: int, most: int) -> Refusal | None:
+    """Why a tenant that has `count` endpoints gets no more; None if it may."""
+    if count < most:
+        return None
+    reason = (
+        f"tenant {command.tenant!r} has {count} endpoints, and {most} is the most: delete what is not used,"
+        " or have HOOKLOG_TENANT_ENDPOINTS_MAX raised"
+    )
+    return Refusal("too_many", reason)
+
+
 def decide(endpoint: Endpoint | None, command: Command, now: int) -> EndpointFact | CommandRejected:
     """Return the one fact a command leads to."""
     if isinstance(command, CreateEndpoint):

@@ -33,7 +33,7 @@ def parse_retry_after(value: str, now: int) -> int:
         return int(min(float(text) * 1_000_000, RETRY_AFTER_MAX_US))  # int() refuses 4,300 digits
     try:
         until = parsedate_to_datetime(text)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):  # the last of numbers that C's `int` does not hold
         return 0
     if until.tzinfo is None:  # the asctime form, which is in UTC too
         until = until.replace(tzinfo=UTC)

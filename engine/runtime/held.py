@@ -15,11 +15,13 @@ class Held:
         self._group = group
         self._partitions: set[TopicPartition] = set()
 
-    def __contains__(self, at: TopicPartition) -> bool:
+    def __contains__(self, at: object) -> bool:
         return at in self._partitions
 
     def add(self, at: TopicPartition, reason: str) -> None:
         """Take nothing more of a partition: who owns it after the upgrade goes on from its commit."""
+        if at in self._partitions:
+            return
         self._partitions.add(at)
         telemetry.UNKNOWN_SCHEMA.labels(self._group).inc()
         _LOG.error(

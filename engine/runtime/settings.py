@@ -55,6 +55,8 @@ _WINDOW_MAX_S = 7 * _DAY_S
 # ClickHouse's DateTime ends in 2106: what is to be deleted later is deleted at once
 _KEEP_MAX_DAYS = 10_000
 _MAY_HOLD_SECRETS = frozenset({"clickhouse", "api"})
+# One message's matches are one record: 40 bytes an endpoint, of 2 MiB with what shares the record.
+_TENANT_ENDPOINTS_MAX = 40_000
 _KAFKA_OPTIONS = re.compile(
     r"((security|sasl|ssl|enable\.ssl|enable\.sasl|client|socket|broker|metadata|connections)\.[a-z.]+)=(.*)",
     re.DOTALL,
@@ -127,6 +129,10 @@ class Settings(BaseSettings):
         "allow", description="What is done with messages of an event type that the catalogue lacks."
     )
     payload_max: int = Field(256 << 10, ge=1, le=_PAYLOAD_MAX, description="Largest payload, bytes.")
+
+    tenant_endpoints_max: int = Field(
+        10_000, ge=1, le=_TENANT_ENDPOINTS_MAX, description="How many endpoints a tenant may have."
+    )
 
     disable_after: SpanOrNever = Field(
         "5d", description="An endpoint is disabled after only failures for so long, such as 5d; none: never."

@@ -38,6 +38,9 @@ FIRST_ATTEMPT_OWN_SECONDS = Histogram(
     "The same without the time for which the endpoint's own circuit, rate limit, cap or parked lane held it.",
     buckets=_SINCE_ACCEPTED,
 )
+UNJUDGED = Counter(
+    "hooklog_answers_unjudged", "Answers that judging broke on, a defect of ours; recorded as failures."
+)
 IN_FLIGHT = Gauge("hooklog_requests_in_flight", "HTTP requests in flight.")
 PLACES = Gauge("hooklog_request_places", "How many HTTP requests may be in flight at a time.")
 WAITING = Gauge("hooklog_deliveries_waiting", "Deliveries taken in by a dispatcher and not yet attempted.")
@@ -53,6 +56,9 @@ DECISIONS = Counter("hooklog_decisions", "What followed attempts.", ["decision"]
 MESSAGES_ROUTED = Counter("hooklog_messages_routed", "Messages routed, by verdict.", ["verdict"])
 DELIVERIES_SCHEDULED = Counter("hooklog_deliveries_scheduled", "Deliveries made from messages.")
 INVALID_RECORDS = Counter("hooklog_invalid_records", "Records refused, by reason.", ["reason"])
+HEADERS_UNREADABLE = Counter(
+    "hooklog_headers_unreadable", "Records whose headers count for nothing: the name of one is not UTF-8."
+)
 UNKNOWN_SCHEMA = Counter(
     "hooklog_unknown_schema_records", "Records of a newer hooklog that a group waits before.", ["group"]
 )

@@ -21,6 +21,7 @@ from engine.core.delivery import (
     judge,
     policy_of,
     skip_reason,
+    unjudged,
 )
 from engine.core.endpoint import Endpoint
 from engine.core.model import SKIP_REASONS, Answer, DeliveryScheduled, Outcome, Policy
@@ -116,6 +117,21 @@ def test_retry_after_is_heard(status: int, value: str, seconds: int) -> None:
 def test_retry_after_of_others_is_not_heard(status: int) -> None:
     """It means something else there, or nothing."""
     assert judge(answer(status, headers={"retry-after": "120"}), ANY_2XX).retry_after_us == 0
+
+
+def test_an_error_that_quotes_no_text_is_recorded_as_text() -> None:
+    """Bytes of the receiver's that were no UTF-8 would break the record's encoding."""
+    assert judge(answer(0, error_class="protocol", error="bad \udcff"), ANY_2XX).error == "bad ?"
+
+
+def test_what_could_not_be_judged_is_a_failure() -> None:
+    """With what is known of the request, and nothing that the answer asks for."""
+    broken = answer(410, body=b"x", headers={"retry-after": "9"})
+    outcome = unjudged(broken, replace(ANY_2XX, endpoint_version=7), "why \udcff")
+    assert outcome == Outcome(
+        *("failure", 410, "protocol", "why ?", 0, b"", NOW - SECOND, SECOND, ""), endpoint_version=7
+    )
+    assert decide(1, outcome, ANY_2XX, NOW, 0.0) == Verdict("retry", retry_at=NOW + 5 * SECOND)
 
 
 def test_what_is_kept_of_an_answer() -> None:

@@ -124,7 +124,14 @@ def test_the_rules_without_an_answer(error_class: str) -> None:
     assert decided == [verdict(text) for text in ("retry 5", "retry 30", f"failed {error_class}")]
 
 
-said = st.sampled_from(["", "disable", "abort-message", "Disable ", "120", LATER]) | st.text(max_size=20)
+HUGE = ["Mon, 01 Jan 99999999999 00:00:00 GMT", "1 Jan 2030 99999999999:00", "1 Jan 2030 0:0 +99999999999"]
+dates = st.lists(st.sampled_from(["Mon,", "01", "Jan", "2030", "9" * 11, "00:00:00", "GMT", "+", ":", "-"]))
+said = (
+    st.sampled_from(["", "disable", "abort-message", "Disable ", "120", LATER, *HUGE])
+    | st.text(max_size=20)
+    | st.text(st.characters(), max_size=20)  # lone surrogates: what was no UTF-8
+    | st.builds(str.join, st.sampled_from(["", " "]), dates)
+)
 
 
 @given(

@@ -12,6 +12,7 @@ from engine.core import tenancy
 from engine.core.change import (
     Command,
     CommandRejected,
+    CreateEndpoint,
     DeleteEndpoint,
     DisableEndpoint,
     EnableEndpoint,
@@ -54,6 +55,17 @@ def test_a_rejected_command_about_an_endpoint_says_why_by_a_code(
     fact = rules.decide(endpoint, command, 9)
     assert isinstance(fact, CommandRejected)
     assert fact.code == code
+
+
+@pytest.mark.parametrize(("count", "refused"), [(0, False), (9, False), (10, True), (75_000, True)])
+def test_a_tenant_has_so_many_endpoints_and_no_more(count: int, *, refused: bool) -> None:
+    """The words name the tenant, the limit and the setting."""
+    refusal = rules.too_many(CreateEndpoint(*WHO, SETTINGS, True, SECRET), count, 10)
+    assert (refusal is not None) == refused
+    if refusal is not None:
+        assert refusal.code == "too_many"
+        for word in ("'acme'", f"{count} endpoints", "10 is the most", "HOOKLOG_TENANT_ENDPOINTS_MAX"):
+            assert word in refusal.reason
 
 
 def test_an_endpoint_that_was_off_is_enabled_only_in_the_version_expected() -> None:

@@ -45,6 +45,9 @@ def policy(*delays_us: int) -> Policy:
         ("Sun, 06 Nov 1994 08:49:27 GMT", 0),
         ("Fri, 31 Dec 9999 23:59:59 GMT", 86_400),
         ("Fri, 31 Dec 99999 23:59:59 GMT", 0),
+        ("Mon, 01 Jan 99999999999 00:00:00 GMT", 0),
+        ("Mon, 01 Jan 2030 99999999999:00:00 GMT", 0),
+        ("Mon, 01 Jan 2030 00:00:00 +99999999999999999999", 0),
         ("", 0),
         ("soon", 0),
         ("-5", 0),
@@ -69,8 +72,21 @@ def test_retry_after(value: str, seconds: int) -> None:
     assert parse_retry_after(value, NOW) == seconds * SECOND
 
 
-NUMBERS = ["6", "06", "94", "1994", "99999", "06-Nov-94", "08:49", "08:49:47", "25:61:61"]
-WORDS = ["Sun,", "Sunday,", "Nov", "GMT", "EST", "+0100", "-9999", "+2400", "(", ")"]
+NUMBERS = [
+    "6",
+    "06",
+    "94",
+    "1994",
+    "99999",
+    "99999999999",
+    "9" * 30,
+    "08:99999999999",
+    "06-Nov-94",
+    "08:49",
+    "08:49:47",
+    "25:61:61",
+]
+WORDS = ["Sun,", "Sunday,", "Nov", "GMT", "EST", "+0100", "-9999", "+2400", "+99999999999", "(", ")"]
 dates = st.lists(st.sampled_from(NUMBERS + WORDS), max_size=8).map(" ".join)
 
 

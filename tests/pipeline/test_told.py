@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from threading import Event
 
 import pytest
 
 from consumers.dispatcher import Dispatcher
 from engine.core.model import Answer
+from engine.runtime.clock import SystemClock
 from engine.runtime.context import Context
-from tests.pipeline.world import a_world
+from engine.runtime.memory import MemoryLog
+from engine.runtime.settings import Settings
+from tests.pipeline.world import CODEC, PARTITIONS, PROFILES, VAULT, a_world
 
 
 class BrokenError(Exception):
@@ -29,6 +33,27 @@ async def _ended(context: Context) -> None:
     finally:
         await dispatcher._sender.close()
         dispatcher._intake.close()
+
+
+async def _has_stopped(context: Context) -> bool:
+    """Whether the thread that polls was told to stop when `run` raised."""
+    dispatcher, stop = Dispatcher(context), Event()
+    vars(dispatcher._lanes)["pump"] = _break
+    try:
+        await asyncio.wait_for(dispatcher.run(stop, lambda: None), 30)
+    except BrokenError:
+        return stop.is_set()
+    finally:
+        stop.set()
+    return False
+
+
+def test_what_breaks_in_a_turn_ends_the_thread_that_polls_too() -> None:
+    """Nothing arrives: lanes are looked at now and then, and that breaks."""
+    log = MemoryLog(PARTITIONS, SystemClock())
+    settings = Settings(partitions=PARTITIONS)
+    context = Context(settings, log, SystemClock(), CODEC, PROFILES, VAULT, "test")
+    assert asyncio.run(_has_stopped(context))
 
 
 def test_what_breaks_in_the_loop_ends_the_group() -> None:

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from engine.core.address import Network, is_denied
 from engine.core.egress import check_url
 from engine.core.model import Answer
-from engine.runtime.delivering.http import AddressInfo, AiohttpSender, Resolver, guarded_socket
+from engine.runtime.delivering.http import AiohttpSender, Resolver, guarded_socket
+from engine.runtime.delivering.names import AddressInfo
 from tests.runtime.receiver import post
 
 PUBLIC, OTHER = "93.184.216.34", "2606:2800:220:1::1"

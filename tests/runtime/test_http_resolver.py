@@ -12,7 +12,8 @@ import pytest
 import uvloop
 
 from engine.ports import Request
-from engine.runtime.delivering.http import AddressInfo, AiohttpSender, Resolver
+from engine.runtime.delivering.http import AiohttpSender, Resolver
+from engine.runtime.delivering.names import AddressInfo
 from tests.runtime.receiver import LOOPBACK, TIMEOUT_S, keeping_alive, post, receiving, send
 
 BLACK_HOLES = 40

@@ -5,6 +5,7 @@ The rules are in engine.core; here are the configuration they look at, the secre
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
@@ -40,7 +41,7 @@ from engine.core.directory import (
     TenantCreated,
     TenantDeleted,
 )
-from engine.core.endpoint import Endpoint, decide, evolve, is_forgotten, reject
+from engine.core.endpoint import Endpoint, decide, evolve, is_forgotten, reject, too_many
 from engine.core.routing import partition_of
 from engine.ports import Output
 from engine.runtime import telemetry
@@ -66,7 +67,13 @@ class Decisions:
         self._context = context
         self._partitions = context.log.partitions("commands")
         self._keyring = Keyring(context.vault)
-        self.configuration = Configuration(context.codec, self._keyring)
+        self._endpoints: defaultdict[str, set[str]] = defaultdict(set)
+        """Ids of endpoints that are not deleted, by tenant: looking through all takes long."""
+        self.configuration = Configuration(context.codec, self._keyring, self._count)
+
+    def _count(self, endpoint: Endpoint) -> None:
+        ids = self._endpoints[endpoint.tenant]
+        (ids.discard if endpoint.deleted else ids.add)(endpoint.id)
 
     def settle(self) -> None:
         """Forget announcements that led to nothing: their commands come again."""
@@ -105,9 +112,8 @@ class Decisions:
         """Decide a command about an endpoint."""
         now = self._context.clock.now()
         endpoint = self._known(command.endpoint_id)
-        ended = tenancy.deleted_tenant(self.configuration.tenants, command.tenant)
-        if ended and isinstance(command, CreateEndpoint):
-            return self._decided(endpoint, reject(command, now, ended), cause)
+        if isinstance(command, CreateEndpoint) and (refusal := self._not_created(command)):
+            return self._decided(endpoint, reject(command, now, refusal), cause)
         fact = decide(endpoint, command, now)
         if not isinstance(fact, _Sealing):
             return self._decided(endpoint, fact, cause)
@@ -117,6 +123,14 @@ class Decisions:
             return self._decided(endpoint, reject(command, now, Refusal("unopenable", UNSEALABLE)), cause)
         made = self._tenant(fact, cause)
         return made + self._decided(endpoint, self._sealed(fact, clear), cause)
+
+    def _not_created(self, command: CreateEndpoint) -> Refusal | None:
+        """Why its tenant gets no endpoint; None if it may. One that is there already is the rules' matter."""
+        if ended := tenancy.deleted_tenant(self.configuration.tenants, command.tenant):
+            return ended
+        ids = self._endpoints[command.tenant]
+        is_there = command.endpoint_id in ids
+        return None if is_there else too_many(command, len(ids), self._context.settings.tenant_endpoints_max)
 
     def _known(self, endpoint_id: str) -> Endpoint | None:
         """Return the endpoint; values of headers that an older hooklog left in the clear are sealed now."""

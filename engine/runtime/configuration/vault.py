@@ -169,12 +169,21 @@ def _counted(sealed: str) -> Iterator[None]:
         raise
 
 
+def _data_keys_of(endpoint: Endpoint) -> list[str]:
+    """Ids of the data keys that open its secrets and its headers."""
+    sealed = endpoint.settings.sealed_headers
+    ids = [secret.data_key_id for secret in endpoint.secrets]
+    return ids if sealed is None else [*ids, sealed.data_key_id]
+
+
 class Keyring:
     """Opens and seals secrets of endpoints by their tenants' data keys."""
 
     def __init__(self, vault: AesVault) -> None:
         self._vault = vault
         self._wrapped: dict[str, DataKey] = {}
+        self._locked: set[str] = set()
+        """Ids of those whose master key is not here."""
         self._opened: dict[str, tuple[DataKey, bytes]] = {}
         """Unwrapped keys, each with what it was unwrapped from: one thread puts while another opens."""
 
@@ -185,13 +194,16 @@ class Keyring:
 
     def put(self, key: DataKey) -> None:
         """Take in a data key from `directory`."""
+        self._locked.discard(key.id)
         if not self._vault.knows(key.master_key_id):
+            self._locked.add(key.id)
             telemetry.DECRYPT_FAILURES.labels("data_key").inc()  # before a delivery needs it
         self._wrapped[key.id] = key
 
     def forget(self, data_key_id: str) -> None:
         """Shred a data key: what it sealed opens no more."""
         self._wrapped.pop(data_key_id, None)
+        self._locked.discard(data_key_id)
         self._opened.pop(data_key_id, None)
 
     def of_tenant(self, tenant: str) -> DataKey | None:
@@ -218,10 +230,17 @@ class Keyring:
             return False
 
     def opens(self, endpoint: Endpoint) -> bool:
-        """Whether the data keys of all its secrets, and of its headers, are here."""
-        sealed = endpoint.settings.sealed_headers
-        are_here = sealed is None or sealed.data_key_id in self._wrapped
-        return are_here and all(secret.data_key_id in self._wrapped for secret in endpoint.secrets)
+        """Whether the data keys of all its secrets, and of its headers, are here, with their master keys."""
+        return all(id in self._wrapped and id not in self._locked for id in _data_keys_of(endpoint))
+
+    def is_locked(self, endpoint: Endpoint) -> bool:
+        """Whether one of them is here, and its master key is not: waiting for the view is of no use."""
+        return bool(self._locked) and any(id in self._locked for id in _data_keys_of(endpoint))
+
+    @property
+    def opens_nothing(self) -> bool:
+        """Whether there are data keys, and no master key of any."""
+        return 0 < len(self._wrapped) == len(self._locked)
 
     def open(self, tenant: str, endpoint_id: str, secret: SealedSecret) -> str:
         """Open a secret; ValueError if it is not for this endpoint, KeyError if its data key is gone."""

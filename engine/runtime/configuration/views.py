@@ -8,7 +8,7 @@ from dataclasses import replace
 from engine.core.directory import ApiKey, DataKey, EventType, Tenant
 from engine.core.endpoint import Endpoint
 from engine.core.replay import Replay
-from engine.ports import Clock, Log, LogError, Record, TopicPartition
+from engine.ports import Clock, Log, LogError, Reader, Record, TopicPartition
 from engine.runtime import telemetry
 from engine.runtime.clock import SystemClock
 from engine.runtime.configuration.fresh import Freshness
@@ -20,7 +20,7 @@ from schemas.codec import Codec, UnknownSchemaError
 _BATCH = 5_000
 _LOAD_LIMIT_S = 120.0
 WAIT_S = 1.0
-"""How long a record waits for the view that the API had when it took it."""
+"""How long the records of a poll wait, all together, for the view that the API had when it took them."""
 REPLAYS = "replay:"
 """What keys on `directory` begin with that are the replayer's, not control's."""
 
@@ -98,19 +98,42 @@ class View:
         self._follower.close()
 
 
-def wait_for(view: View, record: Record, clock: Clock, advance: Callable[[float], object]) -> None:
-    """Be no older than the API was when it took a record in: who creates an endpoint first is served.
+class Awaited:
+    """Makes a view no older than the API's was when it took a record in.
 
-    Bounded, because the header is only as good as whoever wrote it.
+    Who creates an endpoint, then publishes, is served. Bounded, because the header is only as good as
+    whoever wrote it: what lies beyond the end of `endpoints` nobody has seen, and all the records of one
+    poll wait for `WAIT_S` at most.
     """
-    seen = record.headers.get(headers.VIEW)
-    parsed = headers.parse_view(seen) if seen is not None else None
-    if parsed is None or ("endpoints", parsed[0]) not in view.offsets:
-        return
-    partition, offset = parsed
-    deadline = clock.monotonic() + WAIT_S
-    while view.position("endpoints", partition) < offset and clock.monotonic() < deadline:
-        advance(0.01)
+
+    def __init__(self, view: View, log: Log, reader: Reader, clock: Clock) -> None:
+        self._view = view
+        self._reader = reader
+        self._clock = clock
+        self._partitions = partitions_of(log, "endpoints")
+        self._ends: Mapping[TopicPartition, int] = {}
+        """Where `endpoints` ended when a record of this poll first named an offset that the view lacks."""
+        self._until = 0.0
+
+    def polled(self) -> None:
+        """Records of another poll come: they may wait again."""
+        self._ends = {}
+
+    def wait(self, record: Record, advance: Callable[[float], object]) -> None:
+        """Advance the view until it has what the record's header names."""
+        seen = record.headers.get(headers.VIEW)
+        parsed = headers.parse_view(seen) if seen is not None else None
+        if parsed is None or ("endpoints", parsed[0]) not in self._view.offsets:
+            return
+        at, offset = ("endpoints", parsed[0]), parsed[1]
+        if self._view.reached(at) >= offset:
+            return
+        if not self._ends:
+            self._ends = self._reader.ends(self._partitions)
+            self._until = self._clock.monotonic() + WAIT_S
+        wanted = offset if offset <= self._ends[at] else 0
+        while self._view.reached(at) < wanted and self._clock.monotonic() < self._until:
+            advance(0.01)
 
 
 class Configuration:

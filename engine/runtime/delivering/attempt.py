@@ -7,10 +7,19 @@ import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from engine.core.delivery import Verdict, decide, finished, following, judge, once, policy_of
+from engine.core.delivery import (
+    Verdict,
+    decide,
+    finished,
+    following,
+    judge,
+    once,
+    policy_of,
+    unjudged,
+)
 from engine.core.endpoint import Endpoint, active_secrets
 from engine.core.lane import CLOSED, EXPIRES_US, Circuit, began_at, expiry
-from engine.core.model import AttemptFinished, DeliveryScheduled, Outcome, Policy
+from engine.core.model import Answer, AttemptFinished, DeliveryScheduled, Outcome, Policy
 from engine.core.profile import Profile, header_names, key_of_any, request_headers
 from engine.core.routing import partition_of
 from engine.ports import LogError, Output, Request, Sender
@@ -29,6 +38,7 @@ SIGNED_WITHIN_S = 0.19
 PREPARED_MAX = 10_000
 """So many endpoints' keys are held in the clear at most; others are opened again when they are needed."""
 _LOOK_S = 0.005
+_LOG = telemetry.logger("attempt")
 
 
 @dataclass(slots=True)
@@ -83,6 +93,8 @@ class Attempts:
         self._freshness = inputs.view.keep_fresh("endpoints", context.clock)
         self._prepared: dict[str, Prepared] = {}
         """By endpoint; signing keys and header values are in the clear in it."""
+        self._unopened: dict[str, Endpoint] = {}
+        """Endpoints with a secret that does not open though its keys are here, as they were tried, by id."""
 
     def endpoint(self, delivery: DeliveryScheduled) -> Endpoint | None:
         """Return the endpoint as our view has it."""
@@ -103,7 +115,19 @@ class Attempts:
             return True
         if not (endpoint.enabled or delivery.trigger == "test"):
             return True
-        return self._may_sign(endpoint, FRESH_S)
+        return self._may_sign(endpoint, FRESH_S) and self._opened_for(endpoint, delivery.profile) is not None
+
+    def is_locked(self, endpoint: Endpoint) -> bool:
+        """Whether a secret of it does not open here; LogError if nothing does: it would be everybody's."""
+        keyring = self._inputs.configuration.keyring
+        if self._unopened.get(endpoint.id) is endpoint:
+            return True
+        if keyring.is_locked(endpoint) and keyring.opens_nothing:
+            raise LogError(
+                f"no secret can be opened (endpoint {endpoint.id} is the first that needs one): is "
+                "HOOKLOG_MASTER_KEY the one that they were sealed with, or HOOKLOG_PREVIOUS_MASTER_KEY?"
+            )
+        return keyring.is_locked(endpoint)
 
     def _may_sign(self, endpoint: Endpoint, fresh_s: float) -> bool:
         """Whether its secrets are those of now: no new one can be in force that our view lacks."""
@@ -136,6 +160,20 @@ class Attempts:
         """These have changed or were deleted: hold no secret and no header value of before."""
         for endpoint_id in endpoint_ids:
             self._prepared.pop(endpoint_id, None)
+            self._unopened.pop(endpoint_id, None)
+
+    def _opened_for(self, endpoint: Endpoint, profile_name: str) -> Prepared | None:
+        """Return what to sign with; None if that does not open, for whatever reason."""
+        if self._unopened.get(endpoint.id) is endpoint:
+            return None
+        try:
+            return self.prepare(endpoint, profile_name)
+        except KeyError:  # its tenant was deleted this moment
+            return None
+        except ValueError as error:
+            self._unopened[endpoint.id] = endpoint
+            _LOG.error("endpoint.locked", endpoint=endpoint.id, error=str(error))
+            return None
 
     def policy(self, endpoint: Endpoint, profile_name: str) -> Policy:
         """Return the endpoint's policy; needs no keys."""
@@ -148,16 +186,10 @@ class Attempts:
         return expiry(circuit, self.policy(endpoint, waiting.delivery.profile), waiting.began, now)
 
     def _opened(self, endpoint: Endpoint, profile: Profile) -> tuple[dict[int, bytes], Mapping[str, str]]:
-        """(signing keys by secret version, the endpoint's own headers)."""
+        """(signing keys by secret version, the endpoint's own headers); ValueError, KeyError as of `open`."""
         keyring, place = self._inputs.configuration.keyring, (endpoint.tenant, endpoint.id)
-        try:
-            opened = {s.version: keyring.open(*place, s) for s in endpoint.secrets}
-            own = keyring.headers(place, endpoint.settings)
-        except ValueError as error:
-            raise LogError(
-                f"a secret of endpoint {endpoint.id} cannot be opened ({error}): "
-                "is HOOKLOG_MASTER_KEY the one that it was created with?"
-            ) from None
+        opened = {s.version: keyring.open(*place, s) for s in endpoint.secrets}
+        own = keyring.headers(place, endpoint.settings)
         # deliveries in the dialect of before wait, maybe, or secrets of before are still in force
         keys = {version: key_of_any(profile, secret) for version, secret in opened.items()}
         taken = header_names(profile)  # the endpoint's profile may be another by now, which leaves them free
@@ -171,18 +203,26 @@ class Attempts:
             return Outcome("none"), Verdict("skipped", "deleted")
         answer = await self._sender.send(self._request(prepared, delivery))
         policy = once(prepared.policy) if delivery.trigger == "test" else prepared.policy
-        outcome = judge(answer, policy)
+        return self._judged(delivery, answer, policy)
+
+    def _judged(self, delivery: DeliveryScheduled, answer: Answer, policy: Policy) -> tuple[Outcome, Verdict]:
+        """Judge and decide. If that breaks it is recorded all the same: else the request is made again."""
         now, jitter = self._context.clock.now(), random.random()  # noqa: S311  it spreads retries
-        return outcome, decide(delivery.attempt, outcome, policy, now, jitter)
+        try:
+            outcome = judge(answer, policy)
+            return outcome, decide(delivery.attempt, outcome, policy, now, jitter)
+        except Exception as error:  # noqa: BLE001  a defect of ours: counted, and an alert fires
+            telemetry.UNJUDGED.inc()
+            _LOG.exception("answer.unjudged", delivery=delivery.delivery_id, endpoint=delivery.endpoint_id)
+            outcome = unjudged(answer, policy, f"the answer could not be judged ({type(error).__name__})")
+            return outcome, decide(delivery.attempt, outcome, policy, now, jitter)
 
     async def _in_force(self, delivery: DeliveryScheduled, endpoint: Endpoint) -> Prepared | None:
         """Return what to sign with; None if it was deleted. Time may have passed since `can_sign`."""
         while not (known := self._inputs.configuration.endpoints.get(endpoint.id, endpoint)).deleted:
-            if self._may_sign(known, SIGNED_WITHIN_S):
-                try:
-                    return self.prepare(known, delivery.profile)
-                except KeyError:  # its tenant was deleted this moment
-                    pass
+            may_sign = self._may_sign(known, SIGNED_WITHIN_S)
+            if may_sign and (prepared := self._opened_for(known, delivery.profile)) is not None:
+                return prepared
             await asyncio.sleep(_LOOK_S)
         return None
 

@@ -7,7 +7,7 @@ Runs on the thread that polls Kafka.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 
 from engine.ports import Follower, Log, Record, TopicPartition
 from engine.runtime.delivering.parked import Parked
@@ -124,8 +124,17 @@ class Drain:
         scan = self._scans.get(lane.owned.at)
         return -1 if scan is None else scan.position
 
-    def step(self, lanes: Mapping[TopicPartition, dict[bytes, Parked]], take: Take, most: int) -> int:
-        """Scan where lanes are hungry, so that they hold `most` each; return how many records were read."""
+    def step(
+        self,
+        lanes: Mapping[TopicPartition, dict[bytes, Parked]],
+        take: Take,
+        most: int,
+        held: Container[TopicPartition] = (),
+    ) -> int:
+        """Scan where lanes are hungry, so that they hold `most` each; return how many records were read.
+
+        The partitions in `held` wait.
+        """
         for at, scan in list(self._scans.items()):
             if not any(lane.is_parked for lane in lanes.get(at, {}).values()):
                 scan.close()
@@ -133,7 +142,7 @@ class Drain:
         read = 0
         for at, of_partition in lanes.items():
             owned = next((lane.owned for lane in of_partition.values() if lane.is_parked), None)
-            if owned is not None:
+            if owned is not None and at not in held:
                 read += self._scan(at, owned, of_partition).step(take, READ_MAX, most)
         return read
 

@@ -11,10 +11,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from contextvars import ContextVar
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import aiohttp
 from aiohttp import ClientSession
@@ -24,13 +23,12 @@ from yarl import URL
 from engine.core.address import Network, refusal
 from engine.core.model import Answer
 from engine.ports import Request
+from engine.runtime.delivering.names import AddressInfo, Lookup, Names
 from engine.runtime.delivering.wire import BoundedConnector
 
 IDLE_S = 4.0
 BODY_MAX = 16 << 10
 DNS_CACHE_S = 10
-LOOKUPS_MAX = 64
-"""Names looked up at a time: one that nobody answers for keeps a thread for tens of seconds."""
 _UNWANTED = ("Accept", "Accept-Encoding", "User-Agent", "Content-Type")
 
 
@@ -55,8 +53,6 @@ class _Exchange:
 _EXCHANGE: ContextVar[_Exchange] = ContextVar("exchange")
 """The request that the running task makes; aiohttp's own tracing costs more than the rest of us."""
 _NO_TIMEOUT = aiohttp.ClientTimeout(total=None)
-AddressInfo = tuple[int, int, int, str, tuple[object, ...]]
-"""One of what `socket.getaddrinfo` returns: family, kind, protocol, name, address."""
 SocketFactory = Callable[[AddressInfo], socket.socket]
 
 
@@ -120,28 +116,21 @@ def _url(text: str) -> URL:
 
 
 class Resolver(AbstractResolver):
-    """Looks names up on threads of its own; the loop's do few at a time, and all dials would wait."""
+    """Names as the library asks for them, which keeps what it is told for `DNS_CACHE_S`."""
 
-    def __init__(self, lookup: Callable[..., Sequence[AddressInfo]] = socket.getaddrinfo) -> None:
-        self._lookup = lookup
-        self._threads = ThreadPoolExecutor(LOOKUPS_MAX, "dns")
+    def __init__(self, lookup: Lookup = socket.getaddrinfo) -> None:
+        self._names = Names(lookup)
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         """Return the addresses of a host; OSError if there are none."""
-        loop = asyncio.get_running_loop()
-        kind, flags = socket.SOCK_STREAM, socket.AI_ADDRCONFIG
-        look_up = partial(self._lookup, host, port, family=family, type=kind, flags=flags)
-        try:
-            found = await loop.run_in_executor(self._threads, look_up)
-        except UnicodeError as error:  # a label of over 63 bytes
-            raise OSError(f"{host!r} is no host name: {error}") from error
+        found = await self._names.addresses(host, port, family)
         return [_resolved(host, port, each) for each in found]
 
     async def close(self) -> None:
-        """Let the threads end; what they look up is of no use any more."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Look nothing up any more."""
+        self._names.close()
 
 
 def _resolved(host: str, port: int, info: AddressInfo) -> ResolveResult:

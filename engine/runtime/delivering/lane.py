@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import deque
 
-from engine.core.lane import CLOSED, Bucket, Cap, Circuit
+from engine.core.lane import CLOSED, Bucket, Cap, Circuit, refilled, spent, token_at
 from engine.runtime.delivering.attempt import Waiting
 from engine.runtime.delivering.parked import Parked
 from engine.runtime.owned import Owned
 
 DRAINED_MAX = 256
-"""How many deliveries of a parked lane may wait in it; one, while its circuit is open."""
+"""How many deliveries of a parked lane may wait in it; one, while its circuit is open or it is locked."""
+LOOK_US = 1_000_000
+"""A lane that waits for a token, or for a key, is looked at so often: what it waits for may have changed."""
 
 
 class Lane:
@@ -28,6 +30,7 @@ class Lane:
         "in_flight",
         "is_diverted",
         "is_limited",
+        "is_locked",
         "is_queued",
         "is_to_blame",
         "owned",
@@ -50,6 +53,8 @@ class Lane:
         """When it stands in line again by itself, microseconds since 1970 UTC; 0: when something happens."""
         self.is_limited = False
         """Whether it has a rate limit: then it is kept while it is idle, and its bucket with it."""
+        self.is_locked = False
+        """Whether its endpoint's secrets do not open here, by the last look."""
         self.gone_version = -1
         """Highest version of the endpoint that an answer has disabled."""
         self.circuit: Circuit = CLOSED
@@ -90,4 +95,27 @@ def is_held_back(lane: Lane) -> bool:
 
 def wanted_by(lane: Lane) -> int:
     """How many drained deliveries may wait in the lane."""
-    return DRAINED_MAX if lane.circuit.state == "closed" else 1
+    return DRAINED_MAX if lane.circuit.state == "closed" and not lane.is_locked else 1
+
+
+def tell_parked(lane: Lane) -> None:
+    """Tell the thread that polls, if the lane is parked, how it stands."""
+    if lane.parked is not None:
+        lane.parked.circuit = lane.circuit
+        lane.parked.wanted = wanted_by(lane)
+
+
+def lock(lane: Lane, *, is_locked: bool) -> None:
+    """Note whether its endpoint's secrets do not open here."""
+    lane.is_locked = is_locked
+    tell_parked(lane)
+
+
+def take_token(lane: Lane, rate: float, now: int) -> int:
+    """Spend a token of `rate` a second; 0, or when to look again."""
+    lane.is_limited = True
+    lane.bucket = refilled(lane.bucket, rate, now)
+    if lane.bucket.tokens < 1:
+        return min(token_at(lane.bucket, rate), now + LOOK_US)
+    lane.bucket = spent(lane.bucket)
+    return 0

@@ -7,7 +7,6 @@ cannot take is parked: it waits on the log (engine.runtime.delivering.parking).
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 
@@ -22,23 +21,29 @@ from engine.core.lane import (
     first_cap,
     lets_through,
     probing,
-    refilled,
-    spent,
-    token_at,
 )
 from engine.core.model import Outcome
 from engine.runtime import telemetry
 from engine.runtime.context import Context
 from engine.runtime.delivering.attempt import Attempts, Waiting
-from engine.runtime.delivering.lane import DRAINED_MAX, Lane, held_by, hold, is_held_back, let_go, wanted_by
+from engine.runtime.delivering.lane import (
+    DRAINED_MAX,
+    LOOK_US,
+    Lane,
+    held_by,
+    hold,
+    is_held_back,
+    let_go,
+    lock,
+    take_token,
+    tell_parked,
+)
 from engine.runtime.delivering.parked import Parked
 from engine.runtime.delivering.parking import Parking
 from engine.runtime.delivering.requests import NO_REQUEST, Requests, Sends
+from engine.runtime.delivering.wakes import Wakes
 from engine.runtime.owned import Input, Owned
 from engine.runtime.processor import Processor
-
-LOOK_US = 1_000_000
-"""A lane that waits for a token is looked at so often: its limit may have been changed."""
 
 
 class Lanes:
@@ -52,7 +57,7 @@ class Lanes:
         self._parking = parking
         self._lanes: dict[str, Lane] = {}
         self._line: deque[Lane] = deque()
-        self._wakes: list[tuple[int, str]] = []
+        self._wakes = Wakes()
         self._blocked: list[Lane] = []
         """Lanes that wait for a newer view, or for others to end requests: the next pump looks again."""
         self._circuits: Counter[str] = Counter()
@@ -155,8 +160,7 @@ class Lanes:
     def _parked(self, lane: Lane) -> Parked:
         if lane.parked is None:
             lane.parked = Parked(lane.owned, lane.endpoint_id, lane.tenant)
-            lane.parked.wanted = wanted_by(lane)
-            lane.parked.circuit = lane.circuit
+            tell_parked(lane)
         return lane.parked
 
     def _leave(self, lane: Lane, waiting: Waiting) -> Waiting:
@@ -203,7 +207,8 @@ class Lanes:
         if not self._processor.holds_lease(self._settings.lease_s):
             return
         now = self._context.clock.now()
-        self._wake(now)
+        for lane in self._wakes.rung(self._lanes, now):
+            self._stand_in_line(lane)
         self._tests.pump()
         while self._line and self._requests.in_flight < self._settings.in_flight:
             lane = self._line.popleft()
@@ -215,43 +220,49 @@ class Lanes:
         for lane in blocked:
             self._stand_in_line(lane)
 
-    def _wake(self, now: int) -> None:
-        while self._wakes and self._wakes[0][0] <= now:
-            at, endpoint_id = heapq.heappop(self._wakes)
-            lane = self._lanes.get(endpoint_id)
-            if lane is not None and lane.wakes_at == at:
-                lane.wakes_at = 0
-                self._stand_in_line(lane)
-
-    def _sleep(self, lane: Lane, until: int) -> None:
-        lane.wakes_at = until
-        heapq.heappush(self._wakes, (until, lane.endpoint_id))
-
     def _advance(self, lane: Lane, now: int) -> bool:
         """Begin or end the delivery at the head, if it may; else see to it that it is looked at again."""
         waiting, delivery = lane.waiting[0], lane.waiting[0].delivery
         if waiting.taken.done or waiting.taken.owner.stopping:  # the owner before us, or after, sees to it
             self._leave(lane, lane.waiting.popleft())
             return True
-        if not self._attempts.can_sign(delivery):
-            self._blocked.append(lane)
-            return False
         endpoint = self._attempts.endpoint(delivery)
+        if not self._attempts.can_sign(delivery):
+            return self._wait_to_sign(lane, waiting, endpoint, now)
+        if lane.is_locked:
+            lock(lane, is_locked=False)
         if endpoint is not None and endpoint.version > lane.gone_version >= 0:
             lane.gone_version = -1
         reason = skip_reason(delivery, endpoint, lane.gone_version)
         if reason or endpoint is None:
             self._end(lane, NO_REQUEST, Verdict("skipped", reason))
             return True
-        if why := self._attempts.expiry(lane.circuit, waiting, endpoint, now):
-            telemetry.EXPIRED.labels(why).inc()
-            self._end(lane, Outcome("none", error_class=why), Verdict("failed", why))
+        if self._expires(lane, waiting, endpoint, now):
             return True
         if not self._may_begin(lane, endpoint, now):
             return False
         waiting.held_us = held_by(lane, now) - waiting.held_us
         self._begin(lane, endpoint)
         return True
+
+    def _wait_to_sign(self, lane: Lane, waiting: Waiting, endpoint: Endpoint | None, now: int) -> bool:
+        """Wait for the view; what does not open here is left on the log, until it has waited too long."""
+        if endpoint is None or not self._attempts.is_locked(endpoint):
+            self._blocked.append(lane)
+            return False
+        if self._expires(lane, waiting, endpoint, now):
+            return True
+        lock(lane, is_locked=True)
+        self._hold_back(lane)
+        self._wakes.set(lane, now + LOOK_US)
+        return False
+
+    def _expires(self, lane: Lane, waiting: Waiting, endpoint: Endpoint, now: int) -> bool:
+        """End the delivery at the head if it has waited too long."""
+        if why := self._attempts.expiry(lane.circuit, waiting, endpoint, now):
+            telemetry.EXPIRED.labels(why).inc()
+            self._end(lane, Outcome("none", error_class=why), Verdict("failed", why))
+        return bool(why)
 
     def _end(self, lane: Lane, outcome: Outcome, verdict: Verdict) -> None:
         """End the delivery at the head without a request."""
@@ -270,10 +281,14 @@ class Lanes:
             self._blocked.append(lane)  # its share is used up: the rest is for others
             return False
         rate = endpoint.settings.rate_limit
-        return rate is None or self._has_token(lane, rate, now)
+        if rate is not None and (look_at := take_token(lane, rate, now)):
+            hold(lane, now)
+            self._wakes.set(lane, look_at)
+            return False
+        return True
 
     def _hold_back(self, lane: Lane) -> None:
-        """The circuit is not closed: what waits is left on the log, but for the next probe."""
+        """The circuit is not closed, or no key opens: what waits is left on the log, but for the next one."""
         self._park(lane)
         if lane.parked is not None:
             lane.parked.wanted = 1
@@ -283,17 +298,7 @@ class Lanes:
             drained = [self._leave(lane, lane.waiting.pop()).taken for _ in range(len(lane.waiting) - 1)]
             self._parking.ask(self._parked(lane), (), drained[::-1])
         if lane.circuit.state == "open":
-            self._sleep(lane, lane.circuit.probe_at)
-
-    def _has_token(self, lane: Lane, rate: float, now: int) -> bool:
-        lane.is_limited = True
-        lane.bucket = refilled(lane.bucket, rate, now)
-        if lane.bucket.tokens < 1:
-            hold(lane, now)
-            self._sleep(lane, min(token_at(lane.bucket, rate), now + LOOK_US))
-            return False
-        lane.bucket = spent(lane.bucket)
-        return True
+            self._wakes.set(lane, lane.circuit.probe_at)
 
     # -- one attempt -----------------------------------------------------------------------
 
@@ -338,9 +343,7 @@ class Lanes:
         self._circuits[lane.circuit.state] -= 1
         self._circuits[circuit.state] += 1
         lane.circuit = circuit
-        if lane.parked is not None:
-            lane.parked.circuit = circuit
-            lane.parked.wanted = wanted_by(lane)
+        tell_parked(lane)
 
     def observe(self) -> None:
         """Set the gauges."""

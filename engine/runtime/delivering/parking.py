@@ -143,14 +143,17 @@ class Parking:
     # -- assignment --------------------------------------------------------------------
 
     def restore(self, owned: Owned, progress: Progress) -> list[Parked]:
-        """Take up the lanes of a partition as the log has them; return them."""
+        """Take up the lanes of a partition as the log has them, and return them.
+
+        UnknownSchemaError, and none taken up, if a newer hooklog wrote one.
+        """
         reader, lanes = progress.reader, ("lanes", owned.at[1])
+        self.lanes[owned.at] = {}
         snapshots: dict[bytes, Lane | None] = {}
         for record in reader.read(reader.starts([lanes])):
             key = record.key or b""
             snapshots[key] = self._context.codec.decode_as(Lane, record.value) if record.value else None
         start = reader.starts([owned.at])[owned.at]
-        self.lanes[owned.at] = {}
         for lane in snapshots.values():
             if lane is not None:
                 self._keep(_restored(owned, lane, start))

@@ -11,6 +11,8 @@ from engine.core.model import Outcome
 from engine.runtime.delivering.attempt import Attempts, Waiting
 
 NO_REQUEST = Outcome("none")
+LOCKED = Outcome("none", error_class="expired", error="the endpoint's secret cannot be opened here")
+"""Of a test send: no request can be signed until somebody sees to the keys."""
 
 
 class Requests:
@@ -59,12 +61,18 @@ class Sends:
     def _begin(self, waiting: Waiting) -> bool:
         """Begin or end one; whether it has left."""
         over = waiting.taken.done or waiting.taken.owner.stopping
+        endpoint = self._attempts.endpoint(waiting.delivery)
+        is_locked = False
         if not over and not self._attempts.can_sign(waiting.delivery):
-            return False
+            is_locked = endpoint is not None and self._attempts.is_locked(endpoint)
+            if not is_locked:
+                return False
         self._left(waiting)
         if over or not waiting.taken.begin():
             return True
-        endpoint = self._attempts.endpoint(waiting.delivery)
+        if is_locked:  # whoever sent it waits for an answer, and no view to come has one
+            self._attempts.conclude(waiting, LOCKED, Verdict("failed", LOCKED.error_class))
+            return True
         reason = skip_reason(waiting.delivery, endpoint)
         if reason or endpoint is None:
             self._attempts.conclude(waiting, NO_REQUEST, Verdict("skipped", reason))

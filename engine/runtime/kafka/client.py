@@ -166,7 +166,6 @@ _NO_HEADERS: Mapping[str, bytes] = {}
 
 def to_record(message: Message, skip: int) -> Record:
     """Build a record; `skip` is the length of the topic prefix."""
-    headers = cast("list[tuple[str, bytes]] | None", message.headers())
     return Record(
         cast(str, message.topic())[skip:],
         cast(int, message.partition()),
@@ -174,8 +173,22 @@ def to_record(message: Message, skip: int) -> Record:
         message.timestamp()[1] * 1000,
         message.key(),
         message.value(),
-        dict(headers) if headers else _NO_HEADERS,
+        _headers(message),
     )
+
+
+def _headers(message: Message) -> Mapping[str, bytes]:
+    """Headers by name; none if a name is not UTF-8, for the library reads all of them or breaks.
+
+    The record itself is sound, and on `messages`, where anybody writes, headers are optional.
+    Ask only once: what broke is kept by the library, as a list with a hole in it.
+    """
+    try:
+        headers = cast("list[tuple[str, bytes]] | None", message.headers())
+    except (SystemError, UnicodeDecodeError):
+        telemetry.HEADERS_UNREADABLE.inc()
+        return _NO_HEADERS
+    return dict(headers) if headers else _NO_HEADERS
 
 
 _PASSING = (
