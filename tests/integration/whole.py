@@ -17,7 +17,7 @@ from engine.runtime.history.clickhouse import History
 from engine.runtime.history.projection import Projection
 from engine.runtime.history.rows import columns
 from engine.runtime.memory import MemoryLog
-from tests.integration.api_fixtures import Api, dev_context, running
+from tests.integration.api_fixtures import Api, dev_context, join, running
 from tests.integration.history_fixtures import Store
 
 LIMIT_S = 60.0
@@ -88,8 +88,7 @@ def api_with_groups(history: History) -> Iterator[Api]:
             yield made
     finally:
         stop.set()
-        for thread in threads:
-            thread.join(LIMIT_S)
+        join(context, *threads)
 
 
 def ok(answer: httpx.Response, status: int = 200) -> dict[str, object]:
