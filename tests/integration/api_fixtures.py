@@ -14,6 +14,7 @@ from ipaddress import ip_network
 
 import httpx
 import orjson
+import pytest
 
 from consumers import control
 from engine.api.app import create_app
@@ -174,6 +175,13 @@ def running(
         api.close()
         stop.set()
         join(context, group)
+
+
+@pytest.fixture(scope="module")
+def shared_api() -> Iterator[Api]:
+    """One API for all tests of a module; each uses a tenant of its own."""
+    with running(make_context()) as running_api:
+        yield running_api
 
 
 def fields(answer: httpx.Response) -> list[str]:
