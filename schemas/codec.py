@@ -11,6 +11,7 @@ import io
 import json
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
+from functools import cache
 from operator import attrgetter
 from pathlib import Path
 from types import NoneType, UnionType
@@ -117,8 +118,12 @@ def load(path: Path) -> Schema:
 
 def fingerprint_of(schema: Schema) -> bytes:
     """Eight bytes, little-endian, of the schema's parsing canonical form."""
-    hexadecimal: str = fingerprint(to_parsing_canonical_form(schema), "CRC-64-AVRO")
-    return bytes.fromhex(hexadecimal)
+    return _fingerprint(to_parsing_canonical_form(schema))
+
+
+@cache  # counted byte by byte, in Python; a record's schema and its newest version are the same
+def _fingerprint(canonical_form: str) -> bytes:
+    return bytes.fromhex(fingerprint(canonical_form, "CRC-64-AVRO"))
 
 
 def _without_logical_types(node: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import orjson
@@ -99,6 +100,23 @@ def _too_large(limit: int) -> Problem:
 
 def create_app(services: Services) -> FastAPI:
     """Build the application around what `started` made."""
+    app = _described()
+    app.state.services = services
+    app.add_middleware(LimitBody, payload_max=services.context.settings.payload_max)
+    app.add_middleware(Counted)
+    problems.install(app)
+    written = document()
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def openapi_document() -> Response:
+        return Response(written, media_type="application/json")
+
+    install_dashboard(app, services)
+    return app
+
+
+def _described() -> FastAPI:
+    """What the OpenAPI document tells of."""
     app = FastAPI(
         title="hooklog",
         version=VERSION,
@@ -110,20 +128,15 @@ def create_app(services: Services) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
         responses={status: _problem_response() for status in _ERRORS},
     )
-    app.state.services = services
-    app.add_middleware(LimitBody, payload_max=services.context.settings.payload_max)
-    app.add_middleware(Counted)
-    problems.install(app)
     for module in _ROUTES:
         app.include_router(module.router)
-    document = orjson.dumps(openapi(app))
-
-    @app.get("/openapi.json", include_in_schema=False)
-    async def openapi_document() -> Response:
-        return Response(document, media_type="application/json")
-
-    install_dashboard(app, services)
     return app
+
+
+@cache  # all applications of a process have the same routes, and it takes longer than all else that one needs
+def document() -> bytes:
+    """The OpenAPI document."""
+    return orjson.dumps(openapi(_described()))
 
 
 def _problem_response() -> dict[str, Any]:

@@ -32,7 +32,8 @@ _COMMAND_STOP_S = 5.0
 # A group may drain for HOOKLOG_DRAIN_S first.
 _STOP_S: Mapping[str, float] = {"api": 15, "after drain": 10, "store": 15, "kafka": 20}
 _COMMAND = (sys.executable, "-m", "engine.cli.main")
-_SERVERS = ("store", "kafka")
+_SERVERS: Mapping[str, Sequence[str]] = {"store": ("migrate",), "kafka": ("topics", "create")}
+"""With the `hooklog` command that prepares each."""
 # The demo, the tests and a first try send to receivers on this machine.
 _DEFAULTS = {"HOOKLOG_ALLOW_HTTP": "true", "HOOKLOG_EGRESS_ALLOW": "127.0.0.0/8,::1/128"}
 
@@ -144,8 +145,7 @@ class Stack:
         self._held.enter_context(_alone(self.folder))
         self._check_ports()
         self._start_servers()
-        self._say("creating topics and tables")
-        self._run_commands([("topics", "create"), ("migrate",)])
+        self._prepare_servers()
         self._say(f"starting {', '.join((*GROUPS, 'api'))}")
         self._start_groups()
         self._say(f"up in {time.monotonic() - started:.1f} s; logs are in {self.folder / 'logs'}")
@@ -227,31 +227,31 @@ class Stack:
                 raise StackError(f"port {port} is in use: stop what uses it, or choose another with {option}")
 
     def _start_servers(self) -> None:
-        """The store starts while the broker is prepared."""
-        servers = []
+        """The store starts while the broker's folder is made; waits for neither."""
         if "HOOKLOG_CLICKHOUSE" not in self._given:
             self._say(f"starting the store at {self.clickhouse}")
             self._run(self._store())
-            servers.append("store")
         if "HOOKLOG_KAFKA" not in self._given:
             self._say(f"starting Kafka at {self.kafka}")
             broker = Broker(self.folder / "kafka", self._ports.kafka)
             self._run(Program("kafka", broker.prepare(), partial(answers, broker.port)))
-            servers.append("kafka")
-        self.supervisor.wait_ready(servers, _SERVER_READY_S)
 
     def _store(self) -> Program:
         folder, port = str(self.folder / "store"), str(self._ports.clickhouse)
         argv = [sys.executable, "-m", "engine.dev.store", "--dir", folder, "--port", port]
         return Program("store", argv, partial(http_ready, f"{self.clickhouse}/ping"))
 
-    def _run_commands(self, commands: Sequence[Sequence[str]]) -> None:
-        """Run these `hooklog` commands side by side; StackError with the output of one that fails."""
-        end = time.monotonic() + _COMMAND_S
+    def _prepare_servers(self) -> None:
+        """Each as soon as it is there: tables are made while Kafka starts. StackError if that fails."""
         with ExitStack() as left:
-            running = [self._run_command(command) for command in commands]
-            for _, _, process in running:
-                left.callback(stop, process, _COMMAND_STOP_S)
+            running = []
+            for server, command in _SERVERS.items():
+                if server in self._programs:
+                    self.supervisor.wait_ready([server], _SERVER_READY_S)
+                self._say(f"running hooklog {' '.join(command)}")
+                running.append(self._run_command(command))
+                left.callback(stop, running[-1][-1], _COMMAND_STOP_S)
+            end = time.monotonic() + _COMMAND_S
             for command, log, process in running:
                 if status := _wait(process, end):
                     raise StackError(f"`hooklog {' '.join(command)}`: {ending(status)}\n{tail(log)}")

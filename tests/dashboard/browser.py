@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from engine.api.app import create_app
 from engine.api.services import started
@@ -21,7 +21,9 @@ from engine.runtime.history.clickhouse import History
 from tests.dashboard.world import World
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
-_START_S = 20.0
+_START_S = 60.0
+_LIMIT_MS = 60_000
+"""Of one step in the browser; generous, because a step that works is not waited for."""
 
 
 @contextmanager
@@ -73,7 +75,8 @@ def browser_page(served: str, chromium: Browser) -> Iterator[Page]:
     page, faults = context.new_page(), list[str]()
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(_LIMIT_MS)
+    expect.set_options(timeout=_LIMIT_MS)
     yield page
     context.close()
     assert faults == []

@@ -5,12 +5,19 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Page, expect
 
+from engine.dev.process import wait_until
 from tests.dashboard.browser import browser_page, chromium, served
 from tests.dashboard.world import World
-from tests.integration.api_fixtures import KEY
+from tests.integration.api_fixtures import KEY, LIMIT_S
 
 __all__ = ["browser_page", "chromium", "served"]
 pytestmark = pytest.mark.integration
+NOTE_WHAT_IT_SAYS = """element => {
+    window.noted = [];
+    const note = () => window.noted.push(element.textContent);
+    new MutationObserver(note).observe(element, {childList: true, characterData: true, subtree: true});
+}"""
+"""For what is shown for a moment only, which may be over before a busy machine looks."""
 
 
 @pytest.fixture
@@ -46,8 +53,10 @@ def test_a_walk_from_login_to_a_messages_story(told: World, browser_page: Page) 
     rows.first.get_by_role("link", name="m0").click()
     expect(page.get_by_text("because it answered 503").first).to_be_visible()
     expect(page.get_by_label("Body of the answer")).to_have_text("<script>alert(1)</script>")
-    page.get_by_role("button", name="Copy as curl").click()
-    expect(page.get_by_role("button", name="Copy as curl")).to_contain_text("Copied")
+    copy = page.get_by_role("button", name="Copy as curl")
+    copy.evaluate(NOTE_WHAT_IT_SAYS)
+    copy.click()
+    assert wait_until(lambda: page.evaluate("window.noted.some(text => text.includes('Copied'))"), LIMIT_S)
     assert page.evaluate("navigator.clipboard.readText()").startswith("curl \\\n  --globoff -X POST")
     page.get_by_role("heading", name="hooks.example.com/in").get_by_role("link").click()
     expect(page.get_by_role("heading", name="Health over time")).to_be_visible()

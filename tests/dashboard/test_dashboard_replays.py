@@ -11,10 +11,10 @@ from tests.dashboard.test_dashboard_pages import shown
 from tests.dashboard.visitor import Visitor
 from tests.integration.api_fixtures import Api
 from tests.integration.history_fixtures import Store
-from tests.integration.test_replays_api import (
+from tests.integration.whole import (
     LIMIT_S,
     Receiver,
-    api,
+    api_with_groups,
     endpoint,
     ok,
     project,
@@ -24,10 +24,16 @@ from tests.integration.test_replays_api import (
     wait_replay,
 )
 
-__all__ = ["api", "receiver"]
+__all__ = ["api_with_groups", "receiver"]
 pytestmark = pytest.mark.integration
 SLOW = "0.1"
 """Deliveries a second: such a replay does not end by itself within a test."""
+
+
+@pytest.fixture
+def api(api_with_groups: Api) -> Api:
+    """In place of the one without groups."""
+    return api_with_groups
 
 
 @pytest.fixture

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import html
 import re
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
@@ -19,56 +16,11 @@ from tests.dashboard.test_dashboard_pages import shown
 from tests.dashboard.visitor import Visitor
 from tests.dashboard.world import World
 from tests.integration.api_fixtures import KEY, Api, dev_context, running
-from tests.integration.test_replays_api import LIMIT_S, attempts, ok
-from tests.integration.test_replays_api import api as api_with_groups
+from tests.integration.whole import LIMIT_S, Receiver, api_with_groups, attempts, ok, receiver
 
-__all__ = ["api_with_groups"]
+__all__ = ["api_with_groups", "receiver"]
 pytestmark = pytest.mark.integration
 STANDARD_SECRET = "whsec_" + "QUJD" * 8
-
-
-class Receiver(ThreadingHTTPServer):
-    """Answers with `status` and `body`; keeps the requests: headers and body."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        self.status = 200
-        self.body = b"<script>alert(1)</script>"
-        self.requests: list[tuple[dict[str, str], bytes]] = []
-        super().__init__(("127.0.0.1", 0), _Handler)
-
-    @property
-    def url(self) -> str:
-        """Where it listens."""
-        return f"http://127.0.0.1:{self.server_address[1]}/in"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        """Take the request in."""
-        assert isinstance(self.server, Receiver)
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.requests.append((dict(self.headers.items()), body))
-        self.send_response(self.server.status)
-        self.send_header("Content-Length", str(len(self.server.body)))
-        self.end_headers()
-        self.wfile.write(self.server.body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    """A receiver on loopback."""
-    server = Receiver()
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
 
 
 def added(api: Api, **given: object) -> str:
@@ -87,6 +39,7 @@ def code_of(page: httpx.Response, label: str) -> str:
 def test_a_test_shows_what_was_sent_and_what_was_answered(api_with_groups: Api, receiver: Receiver) -> None:
     """Headers and body as the receiver got them, but for secrets; and the answer as text."""
     id = added(api_with_groups, url=receiver.url, headers={"X-Token": "of-the-receiver"})
+    receiver.body = b"<script>alert(1)</script>"
     visitor = Visitor(api_with_groups, KEY)
     answer = send(visitor, f"webhooks/{id}/test")
     text = shown(answer)

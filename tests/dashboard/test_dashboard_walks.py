@@ -15,10 +15,10 @@ from tests.dashboard.browser import browser_page, chromium, serving
 from tests.dashboard.test_dashboard_browser import log_in
 from tests.integration.api_fixtures import Api
 from tests.integration.history_fixtures import Store
-from tests.integration.test_replays_api import (
+from tests.integration.whole import (
     LIMIT_S,
     Receiver,
-    api,
+    api_with_groups,
     attempts,
     endpoint,
     project,
@@ -27,8 +27,14 @@ from tests.integration.test_replays_api import (
     wait_attempts,
 )
 
-__all__ = ["api", "browser_page", "chromium", "receiver"]
+__all__ = ["api_with_groups", "browser_page", "chromium", "receiver"]
 pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def api(api_with_groups: Api) -> Api:
+    """In place of the one without groups."""
+    return api_with_groups
 
 
 @pytest.fixture

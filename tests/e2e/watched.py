@@ -167,7 +167,8 @@ def _happen(scene: Watched, receiver: str) -> None:
         routed = (batch + 1) * (_MESSAGES + 1)
         # one after the other, so that Prometheus sees the counters grow
         _wait(scene, f"{routed} messages are scraped", partial(_is_scraped, scene, routed))
-    _wait(scene, "deliveries fail", lambda: scene.counts(f"{_BY_STATUS} 'failed'") >= _MESSAGES)
+    broken = f"{_BY_STATUS} 'failed' AND endpoint_id = '{scene.endpoints['broken']}'"
+    _wait(scene, "deliveries fail", lambda: scene.counts(broken) >= _MESSAGES)
     _again(scene)
     for what, is_so in _SIGNS.items():
         _wait(scene, what, partial(is_so, scene))

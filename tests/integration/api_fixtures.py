@@ -6,6 +6,7 @@ import asyncio
 import base64
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from ipaddress import ip_network
 
 import httpx
 import orjson
+import pytest
 
 from consumers import control
 from engine.api.app import create_app
@@ -31,22 +33,23 @@ KEY = "hl_admin_for_tests"
 PARTITIONS = 2
 NOBODY = "http://127.0.0.1:9"
 LIMIT_S = 60.0
+_WAKE_S = 0.002
 
 
 def make_context(settings: Settings | None = None, log: MemoryLog | None = None) -> Context:
     """A context whose log is in memory unless one is given."""
+    return open_context(settings or _settings(), log or MemoryLog(PARTITIONS, SystemClock()))
+
+
+def _settings(**more: object) -> Settings:
     master = base64.b64encode(os.urandom(32)).decode()
-    settings = settings or load_settings(
-        admin_key=KEY, master_key=master, partitions=PARTITIONS, payload_max=2_000, clickhouse=NOBODY
-    )
-    return open_context(settings, log or MemoryLog(PARTITIONS, SystemClock()))
+    given = {"admin_key": KEY, "master_key": master, "partitions": PARTITIONS, "payload_max": 2_000}
+    return load_settings(**given, clickhouse=NOBODY, **more)
 
 
 def dev_context() -> Context:
     """As in `hooklog dev`: http and loopback are allowed."""
-    context = make_context()
-    changed = {"allow_http": True, "egress_allow": (ip_network("127.0.0.0/8"),)}
-    return make_context(context.settings.model_copy(update=changed))
+    return make_context(_settings(allow_http=True, egress_allow=(ip_network("127.0.0.0/8"),)))
 
 
 def holding(key: str) -> dict[str, str]:
@@ -129,8 +132,31 @@ class Api:
     def close(self) -> None:
         """Stop everything."""
         self._runner.run(self._client.aclose())
-        self._runner.run(self._stack.aclose())
+        self._runner.run(self._stopped())
         self._runner.close()
+
+    async def _stopped(self) -> None:
+        stopping = asyncio.create_task(self._stack.aclose())
+        while not stopping.done():
+            wake(self.context)
+            await asyncio.sleep(_WAKE_S)
+        await stopping
+
+
+def wake(context: Context) -> None:
+    """Threads that wait for records look whether they are to stop, before their time is over."""
+    assert isinstance(context.log, MemoryLog)
+    with context.log.changed:
+        context.log.changed.notify_all()
+
+
+def join(context: Context, *threads: threading.Thread) -> None:
+    """Wait for groups that were told to stop."""
+    end = time.monotonic() + LIMIT_S
+    while (left := [thread for thread in threads if thread.is_alive()]) and time.monotonic() < end:
+        wake(context)
+        left[0].join(_WAKE_S)
+    assert not left
 
 
 @contextmanager
@@ -148,7 +174,14 @@ def running(
     finally:
         api.close()
         stop.set()
-        group.join(LIMIT_S)
+        join(context, group)
+
+
+@pytest.fixture(scope="module")
+def shared_api() -> Iterator[Api]:
+    """One API for all tests of a module; each uses a tenant of its own."""
+    with running(make_context()) as running_api:
+        yield running_api
 
 
 def fields(answer: httpx.Response) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import clickhouse_connect
@@ -66,9 +67,9 @@ def chdb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     keeper.close()
 
 
-@pytest.fixture
-def bare(chdb: str) -> Iterator[tuple[Client, Settings]]:
-    """A connection, and settings that name a database which is not there yet."""
+@contextmanager
+def connected(chdb: str) -> Iterator[tuple[Client, Settings]]:
+    """A connection, and settings that name a database which is not there yet; it is dropped at the end."""
     settings = load_settings(clickhouse_database=f"t{secrets.token_hex(4)}")
     client = clickhouse_connect.get_client(dsn=chdb, tz_mode="aware")
     yield client, settings
@@ -76,13 +77,24 @@ def bare(chdb: str) -> Iterator[tuple[Client, Settings]]:
     client.close()
 
 
-@pytest.fixture
-def store(bare: tuple[Client, Settings]) -> Store:
-    """A migrated database of its own."""
-    client, settings = bare
+def migrated(client: Client, settings: Settings) -> Store:
+    """The database of these settings, made."""
     migrate(client, settings)
     client.database = settings.clickhouse_database
     return Store(History(lambda: client), client, settings)
+
+
+@pytest.fixture
+def bare(chdb: str) -> Iterator[tuple[Client, Settings]]:
+    """A connection, and a database's name, of this test's own."""
+    with connected(chdb) as own:
+        yield own
+
+
+@pytest.fixture
+def store(bare: tuple[Client, Settings]) -> Store:
+    """A migrated database of this test's own."""
+    return migrated(*bare)
 
 
 def record(topic: str, offset: int, value: object, *, partition: int = 0, at: int = NOW) -> Record:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -21,7 +22,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from engine.dev import jars
-from engine.dev.broker import Broker, BrokerError, answers, java_path, new_cluster_id
+from engine.dev.broker import Broker, BrokerError, answers, java_path, keep, new_cluster_id, start_cache
 from engine.dev.process import wait_until
 
 pytestmark = pytest.mark.integration
@@ -171,6 +172,35 @@ def test_a_cluster_id_is_no_option() -> None:
     ids = {new_cluster_id() for _ in range(500)}
     assert len(ids) == 500
     assert all(len(each) == 22 and not each.startswith("-") for each in ids)
+
+
+def test_java_starts_from_what_it_kept(tmp_path: Path) -> None:
+    """Told that it must, Java takes its classes from the cache; it refuses one of other jars."""
+    java, *options = Broker(tmp_path).prepare()
+    must = [java, "-XX:AOTMode=on", *options[:-2], "-version"]
+    assert any(option.startswith("-XX:AOTCache=") for option in must)
+    assert subprocess.run(must, capture_output=True, check=False).returncode == 0
+    other = [option.replace("jspecify", "nobody") for option in must]
+    assert subprocess.run(other, capture_output=True, check=False).returncode != 0
+
+
+def test_what_java_kept_is_of_its_jars(tmp_path: Path) -> None:
+    """A jar that was written anew asks for a new cache; a Java from elsewhere has none."""
+    jar = tmp_path / "some.jar"
+    jar.write_bytes(b"PK")
+    first = start_cache(java_path(), [jar])
+    assert first is not None
+    assert first == start_cache(java_path(), [jar])
+    os.utime(jar, ns=(1, 1))
+    assert start_cache(java_path(), [jar]) not in (None, first)
+    assert start_cache("/usr/bin/java", [jar]) is None
+
+
+def test_a_broker_starts_without_what_java_keeps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where nothing can be kept, this is said, and nothing is left behind."""
+    keep(tmp_path / "nowhere" / "start.aot")
+    assert "Kafka cannot be prepared, and starts slower" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_java_is_there() -> None:

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from tests.integration.api_fixtures import Api, make_context, running
+from tests.integration.api_fixtures import Api
+from tests.integration.api_fixtures import shared_api as api
 
-
-@pytest.fixture(scope="module")
-def api() -> Iterator[Api]:
-    """One API for all tests here."""
-    with running(make_context()) as running_api:
-        yield running_api
+__all__ = ["api"]
 
 
 def answer_to(api: Api, headers: object, profile: str = "standard") -> tuple[int, str]:

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import httpx
 import pytest
 
-from tests.integration.api_fixtures import Api, make_context, running
+from tests.integration.api_fixtures import Api
+from tests.integration.api_fixtures import shared_api as api
+
+__all__ = ["api"]
 
 URL = "https://hooks.example.com/in"
-
-
-@pytest.fixture(scope="module")
-def api() -> Iterator[Api]:
-    """One API for all tests here."""
-    with running(make_context()) as running_api:
-        yield running_api
 
 
 def endpoint(api: Api) -> httpx.Response:

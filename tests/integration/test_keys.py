@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -14,16 +13,12 @@ import pytest
 from engine.core.change import EndpointCreated
 from engine.core.directory import KeyCreated, KeyRevoked, TenantCreated, TenantDeleted
 from engine.runtime.memory import MemoryLog
-from tests.integration.api_fixtures import PARTITIONS, Api, fields, make_context, running
+from tests.integration.api_fixtures import PARTITIONS, Api, fields
+from tests.integration.api_fixtures import shared_api as api
+
+__all__ = ["api"]
 
 URL = "https://hooks.example.com/in"
-
-
-@pytest.fixture(scope="module")
-def api() -> Iterator[Api]:
-    """One API for all tests here; each uses a tenant of its own."""
-    with running(make_context()) as running_api:
-        yield running_api
 
 
 def facts(api: Api) -> list[object]:

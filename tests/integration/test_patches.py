@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -11,16 +10,12 @@ import pytest
 from engine.core.change import DisableEndpoint, EnableEndpoint, UpdateEndpoint
 from engine.dev.process import wait_until
 from engine.runtime.memory import MemoryLog
-from tests.integration.api_fixtures import PARTITIONS, Api, Ask, fields, make_context, running
+from tests.integration.api_fixtures import PARTITIONS, Api, Ask, fields
+from tests.integration.api_fixtures import shared_api as api
+
+__all__ = ["api"]
 
 URL = "https://hooks.example.com/in"
-
-
-@pytest.fixture(scope="module")
-def api() -> Iterator[Api]:
-    """One API for all tests here."""
-    with running(make_context()) as running_api:
-        yield running_api
 
 
 def endpoint(api: Api, **settings: object) -> httpx.Response:

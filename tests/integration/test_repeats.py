@@ -7,19 +7,15 @@ from collections.abc import Iterator, Mapping
 import httpx
 import pytest
 
-from tests.integration.api_fixtures import Api, Ask, fields, make_context, published, running
+from tests.integration.api_fixtures import Api, Ask, fields, published
+from tests.integration.api_fixtures import shared_api as api
+
+__all__ = ["api"]
 
 URL = "https://hooks.example.com/in"
 MESSAGE: Mapping[str, object] = {"tenant": "acme", "event_type": "a.b", "payload": {"n": 1}}
 FIRST = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 SECOND = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
-
-
-@pytest.fixture(scope="module")
-def api() -> Iterator[Api]:
-    """One API for all tests here."""
-    with running(make_context()) as running_api:
-        yield running_api
 
 
 @pytest.fixture

@@ -44,9 +44,9 @@ def replayed(groups: Groups) -> Counter[str]:
     return Counter(each.delivery_id for each in found if each.trigger == "replay")
 
 
-def has_made(groups: Groups, count: int) -> bool:
-    """Whether so many are."""
-    return replayed(groups).total() >= count
+def is_making(groups: Groups, count: int) -> bool:
+    """Whether so many are, and the replayer, which may have been killed before, runs."""
+    return replayed(groups).total() >= count and "replayer" in groups.supervisor.pids()
 
 
 def named(groups: Groups) -> Counter[str]:
@@ -78,7 +78,7 @@ def test_kills_in_the_midst_of_a_replay_repeat_nothing(groups: Groups) -> None:
     command = StartReplay("start", TENANT, "test", now, "rpl_1", ENDPOINT, 0, 0, "all", (), RATE)
     groups.write("commands", TENANT, command)
     for count in KILLS:
-        assert wait_until(partial(has_made, groups, count), LIMIT_S, 0.05)
+        assert wait_until(partial(is_making, groups, count), LIMIT_S, 0.05)
         groups.supervisor.signal("replayer", signal.SIGKILL)
     assert wait_until(lambda: has_ended(groups), LIMIT_S, 0.2), snapshot(groups)
     on_log, replay = replayed(groups), snapshot(groups)

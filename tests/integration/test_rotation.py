@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from datetime import datetime
 
 import pytest
@@ -13,17 +12,13 @@ from engine.core.change import EndpointUpdated
 from engine.core.endpoint import active_secrets
 from engine.runtime.memory import MemoryLog
 from tests.integration.api_fixtures import PARTITIONS, Api, Ask, fields, make_context, running
+from tests.integration.api_fixtures import shared_api as api
+
+__all__ = ["api"]
 
 URL = "https://hooks.example.com/in"
 FIRST = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 SECOND = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
-
-
-@pytest.fixture(scope="module")
-def api() -> Iterator[Api]:
-    """One API for all tests here."""
-    with running(make_context()) as running_api:
-        yield running_api
 
 
 def endpoint(api: Api, **settings: object) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from tests.integration.api_fixtures import Api, Ask, holding, make_context, running
+from tests.integration.api_fixtures import Api, Ask, holding
+from tests.integration.api_fixtures import shared_api as api
 from tests.integration.routes import Route, routes
+
+__all__ = ["api"]
 
 GRANTS = {
     "read": {"read"},
@@ -31,13 +32,6 @@ NEEDED = {
 """Of all others a GET needs `read`, any other method `manage`."""
 OF_AN_ACCOUNT = "/bots/"
 """Meeting BaaS's routes take a tenant's key only."""
-
-
-@pytest.fixture(scope="module")
-def api() -> Iterator[Api]:
-    """One API for all tests here."""
-    with running(make_context()) as running_api:
-        yield running_api
 
 
 def needed(route: Route) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from random import Random
@@ -21,7 +21,18 @@ from engine.runtime.history.listings import DELIVERIES, Asked
 from engine.runtime.history.made_since import made_since, what_of
 from engine.runtime.history.rollups import touched
 from engine.runtime.history.rows import Row, columns, finished_rows, routed_rows
-from tests.integration.history_fixtures import NOW, SECOND, TOPIC, Store, attempt, batch, record, routing
+from tests.integration.history_fixtures import (
+    NOW,
+    SECOND,
+    TOPIC,
+    Store,
+    attempt,
+    batch,
+    connected,
+    migrated,
+    record,
+    routing,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -91,10 +102,15 @@ def _add(found: Rows, more: Mapping[str, list[Row]]) -> None:
         found[table] += rows
 
 
-@pytest.fixture(params=range(4))
-def told(request: pytest.FixtureRequest, store: Store) -> Store:
-    """A history whose parts are not merged; every row came once or twice."""
-    random = Random(request.param)
+@pytest.fixture(scope="module", params=range(4))
+def told(request: pytest.FixtureRequest, chdb: str) -> Iterator[Store]:
+    """A history whose parts are not merged, which the tests only read; every row came once or twice."""
+    with connected(chdb) as (client, settings):
+        yield tell(migrated(client, settings), Random(request.param))
+
+
+def tell(store: Store, random: Random) -> Store:
+    """Insert it."""
     for table, rows in made(random).items():
         store.client.command(f"SYSTEM STOP MERGES {store.settings.clickhouse_database}.{table}")
         repeated = rows + random.sample(rows, len(rows) // 3)

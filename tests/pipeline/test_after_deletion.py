@@ -13,9 +13,10 @@ from engine.core.model import Answer
 from engine.core.notice import Notice
 from engine.core.replay import Resend, SendTest, StartReplay
 from tests.pipeline.health_scene import Scene
+from tests.pipeline.mailing_scene import Post, a_notice, away, here
 from tests.pipeline.replays import ask, facts, first_of, made_again, replay_of, several, start
 from tests.pipeline.test_lanes import REFUSED, open_inputs, snapshots
-from tests.pipeline.test_notifying import Post, a_notice, away, here, publish
+from tests.pipeline.test_operations import publish
 from tests.pipeline.world import CODEC, TENANT, World, a_world
 
 ENDPOINTS = ("ok", "down", "dead", "slow")

@@ -13,7 +13,7 @@ from engine.core.notice import Notice
 from engine.runtime.health.mailing import PUT_OFFS_MAX, Mark, read_mark
 from engine.runtime.mail import Mail, MailError, PutOffMailError, RefusedMailError
 from engine.runtime.owned import METADATA_MAX
-from tests.pipeline.test_notifying import AT, Post, counted, here
+from tests.pipeline.mailing_scene import AT, Post, counted, here
 from tests.pipeline.world import TENANT
 
 FULL = "full@acme.example"

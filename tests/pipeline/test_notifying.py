@@ -1,130 +1,22 @@
-"""Notices become mail and operational webhooks: each once, in the end, whatever the mail server does."""
+"""Notices become mail: each once, in the end, whatever the mail server does; and its words."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
 from threading import Event
-from typing import ParamSpec, TypeVar
 
-import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prometheus_client import REGISTRY
 
-from engine.core.endpoint import Endpoint
-from engine.core.model import MessagePublished
-from engine.core.notice import EVENT_TYPES, Notice, NoticeKind, notice_id, subject, text
+from engine.core.notice import Notice, NoticeKind, subject, text
 from engine.ports import Output
 from engine.runtime.health.mailing import REFUSALS_MAX, WAITING_MAX, Mailing
-from engine.runtime.health.operations import Operations
 from engine.runtime.mail import Mail, MailError, RefusedMailError
-from engine.runtime.memory import MemoryConsumer
-from schemas import headers
 from tests.pipeline.health_scene import Scene
-from tests.pipeline.world import CODEC, TENANT
-
-P = ParamSpec("P")
-R = TypeVar("R")
-NOBODY: Mapping[str, Endpoint] = {}
-AT = 1_760_000_000_000_000
-
-
-def a_notice(number: int, kind: NoticeKind = "warned", **more: object) -> Notice:
-    """A notice; its number tells it from others."""
-    given: dict[str, object] = {
-        "url": "https://hooks.example.com/in",
-        "since": AT - 1_234_567,
-        "failures": 41,
-        "error_classes": {"timeout": 1, "http_5xx": 40},
-        "error_class": "http_5xx",
-        "status_code": 502,
-        "reason": "gone",
-        **more,
-    }
-    id = notice_id(kind, f"ep_{number}", number)
-    return Notice(id, kind, TENANT, f"ep_{number}", AT, **given)  # type: ignore[arg-type]
-
-
-def away(mail: Mail) -> MailError | None:
-    """What a server that is away says."""
-    return MailError("away")
-
-
-def here(mail: Mail) -> MailError | None:
-    """What one says that takes everything."""
-    return None
-
-
-@dataclass(slots=True)
-class Taking:
-    """A mail server: what it took, and what it says to each mail."""
-
-    taken: list[Mail] = field(default_factory=list)
-    tried: int = 0
-    says: Callable[[Mail], MailError | None] = here
-
-    def __call__(self, mail: Mail) -> None:
-        """Take it or not."""
-        self.tried += 1
-        if (error := self.says(mail)) is not None:
-            raise error
-        self.taken.append(mail)
-
-    @property
-    def ids(self) -> list[str]:
-        """Notices whose mail was taken."""
-        return [mail.id for mail in self.taken]
-
-
-class Inline(Executor):
-    """Does what it is given at once."""
-
-    def submit(self, call: Callable[P, R], /, *given: P.args, **named: P.kwargs) -> Future[R]:
-        """Do it."""
-        done: Future[R] = Future()
-        try:
-            done.set_result(call(*given, **named))
-        except MailError as error:
-            done.set_exception(error)
-        return done
-
-
-class Post:
-    """Mailing on a log in memory."""
-
-    def __init__(self, **more: object) -> None:
-        self.scene = Scene(0, mail_to="ops@platform.example", **more)
-        self.server = Taking()
-        self.endpoints: dict[str, Endpoint] = {}
-        self.mailing = Mailing(self.scene.context(), self.server, Inline(), self.endpoints)
-
-    def tell(self, *notices: Notice) -> None:
-        """Put notices on the log."""
-        for notice in notices:
-            self.scene.append("notices", notice.endpoint_id, notice)
-
-    def work(self, seconds: float) -> None:
-        """Let it work for so long."""
-        for _ in range(int(seconds * 4)):
-            self.mailing.step()
-            self.scene.clock.us += 250_000
-
-    def kill(self) -> None:
-        """SIGKILL, and a new process."""
-        consumer = self.mailing._inputs.consumer
-        assert isinstance(consumer, MemoryConsumer)
-        consumer.kill()
-        self.mailing = Mailing(self.scene.context(), self.server, Inline(), self.endpoints)
-
-
-def counted(name: str, **labels: str) -> float:
-    """A metric."""
-    return REGISTRY.get_sample_value(name, labels) or 0.0
-
+from tests.pipeline.mailing_scene import AT, Inline, Post, Taking, a_notice, away, counted, here
+from tests.pipeline.world import TENANT
 
 # -- mail -------------------------------------------------------------------------------
 
@@ -317,72 +209,6 @@ def test_no_mail_is_lost_and_a_crash_repeats_at_most_one(actions: list[str]) -> 
     times = Counter(post.server.ids)
     assert set(times) == {a_notice(n).id for n in range(told)}
     assert sum(times.values()) - len(times) <= kills
-
-
-# -- operational webhooks ---------------------------------------------------------------
-
-
-def publish(
-    scene: Scene, seconds: int = 4, endpoints: Mapping[str, Endpoint] = NOBODY
-) -> list[MessagePublished]:
-    """Let a new process work for so long, then kill it; everything on `messages`."""
-    operations = Operations(scene.context(), endpoints)
-    for _ in range(seconds):
-        operations.step()
-        scene.clock.us += 1_000_000
-    consumer = operations._inputs.consumer
-    assert isinstance(consumer, MemoryConsumer)
-    consumer.kill()
-    return [CODEC.decode_as(MessagePublished, record.value) for record in scene.records("messages")]
-
-
-@pytest.mark.parametrize("kind", EVENT_TYPES)
-def test_a_notice_is_published_as_a_message(kind: NoticeKind) -> None:
-    """Under its own id, for the platform's tenant, with everything that a mail tells."""
-    scene = Scene(0, operations_tenant="platform")
-    notice = a_notice(1, kind, exhausted=7)
-    scene.append("notices", "ep_1", notice)
-    (message,) = publish(scene)
-    assert (message.tenant, message.id, message.event_type) == ("platform", notice.id, EVENT_TYPES[kind])
-    payload = orjson.loads(message.payload)
-    assert (payload["tenant"], payload["endpoint_id"], payload["exhausted"]) == (TENANT, "ep_1", 7)
-    assert payload["likely_cause"] == "the receiver, or a proxy before it, has a fault"
-    assert payload["since"] == "2025-10-09T08:53:18.765433Z"
-    (record,) = scene.records("messages")
-    assert record.headers[headers.CAUSE].startswith(b"notices:")
-
-
-def test_a_repeat_after_a_crash_has_the_same_id() -> None:
-    """The router drops it; what was committed is not repeated at all."""
-    scene = Scene(0, operations_tenant="platform")
-    scene.append("notices", "ep_1", a_notice(1))
-    publish(scene, 2)
-    assert {message.id for message in publish(scene)} == {a_notice(1).id}
-    count = len(publish(scene))
-    assert len(publish(scene)) == count <= 2
-
-
-def test_a_crash_before_the_message_is_acknowledged_loses_nothing() -> None:
-    """Nothing is committed before it is on `messages`."""
-    scene = Scene(0, operations_tenant="platform")
-    scene.append("notices", "ep_1", a_notice(1))
-    operations = Operations(scene.context(), {})
-    scene.clock.us += 2_000_000
-    operations.step()
-    consumer = operations._inputs.consumer
-    assert isinstance(consumer, MemoryConsumer)
-    consumer.kill()
-    assert {message.id for message in publish(scene)} == {a_notice(1).id}
-
-
-def test_nobody_is_told_by_webhook_of_the_endpoint_that_the_webhook_goes_to() -> None:
-    """Nor is anything published where no tenant is named."""
-    scene = Scene(0, operations_tenant=TENANT)
-    scene.append("notices", "ep_1", a_notice(1))
-    assert publish(scene) == []
-    silent = Scene(0)
-    silent.append("notices", "ep_1", a_notice(1))
-    assert publish(silent) == []
 
 
 # -- the words --------------------------------------------------------------------------
