@@ -128,6 +128,7 @@ BOUNDS: dict[str, tuple[str, ...]] = {
     "duplicate_window_s": ("-5", "604801", "inf"),
     "duplicate_window_max": ("-1", "0", "100000001"),
     "payload_max": ("0", "1000000"),
+    "tenant_endpoints_max": ("0", "40001"),
     "mail_port": ("0", "65536"),
     "accounting_window_s": ("0", "2592001", "inf"),
     "retention_days": ("0", "10001"),
