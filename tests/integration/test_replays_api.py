@@ -10,6 +10,7 @@ import pytest
 from engine.core.model import AttemptFinished
 from engine.ports import Output
 from engine.runtime.memory import MemoryLog
+from engine.runtime.replaying import running as running_replays
 from tests.integration.api_fixtures import Api
 from tests.integration.history_fixtures import Store
 from tests.integration.whole import (
@@ -144,6 +145,22 @@ def test_a_replay_is_cancelled(api: Api, receiver: Receiver) -> None:
     assert ok(api.ask("POST", f"{path}/cancel"))["status"] == "cancelled"
     assert ok(api.ask("POST", f"{path}/cancel"))["status"] == "cancelled"
     assert len(wait_attempts(api, 0, "replay")) < 5
+
+
+def test_a_tenant_has_only_so_many_replays(
+    api: Api, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """409, and what to do; when one was cancelled there is room."""
+    monkeypatch.setattr(running_replays, "REPLAYS_MAX", 1)
+    made = endpoint(api, receiver)
+    publish(api, 3)
+    wait_attempts(api, 3)
+    body = {"endpoint": made, "since": since(), "only": "all", "rate": 0.001}
+    first = ok(api.ask("POST", "/v1/replays", body), 202)["id"]
+    refused = api.ask("POST", "/v1/replays", body)
+    assert (refused.status_code, "cancel one" in refused.json()["detail"]) == (409, True)
+    ok(api.ask("POST", f"/v1/replays/{first}/cancel"))
+    ok(api.ask("POST", "/v1/replays", body), 202)
 
 
 @pytest.mark.parametrize(
