@@ -41,6 +41,8 @@ class Waiting:
     """The parked lane that it was drained for; None if it came on its own."""
     held_us: int = 0
     """For how long the endpoint's own limits held it back; while it waits, its lane's sum to count from."""
+    since: int = 0
+    """When the event loop was told of it, microseconds since 1970 UTC."""
 
     @property
     def began(self) -> int:

@@ -61,7 +61,7 @@ class Lanes:
         self.waiting = self.bytes_waiting = 0
         self.left = self.bytes_left = self.drained_left = 0
         self._requests = Requests()
-        self._tests = Sends(self._requests, attempts, self._count_out)
+        self._tests = Sends(self._requests, attempts, self._count_out, context.settings)
         self.failed = self._requests.failed
 
     # -- what the thread that polls tells ------------------------------------------------
@@ -70,6 +70,7 @@ class Lanes:
         """Queue deliveries in their lanes and start what can start."""
         now = self._context.clock.now()
         for waiting in batch:
+            waiting.since = now
             self.waiting += 1
             self.bytes_waiting += waiting.size
             if waiting.delivery.trigger == "test":
@@ -195,7 +196,7 @@ class Lanes:
             return
         now = self._context.clock.now()
         self._wake(now)
-        self._tests.pump()
+        self._tests.pump(now)
         while self._line and self._requests.in_flight < self._settings.in_flight:
             lane = self._line.popleft()
             lane.is_queued = False
@@ -305,6 +306,7 @@ class Lanes:
         if is_probe:
             self._turn_circuit(lane, probing(lane.circuit))
         lane.in_flight += 1
+        self._requests.in_flight += 1
         self._requests.begin(self._attempt(lane, waiting, endpoint, is_probe=is_probe))
 
     async def _attempt(self, lane: Lane, waiting: Waiting, endpoint: Endpoint, *, is_probe: bool) -> None:
@@ -344,7 +346,7 @@ class Lanes:
 
     def observe(self) -> None:
         """Set the gauges."""
-        telemetry.IN_FLIGHT.set(self._requests.in_flight)
+        telemetry.IN_FLIGHT.set(len(self._requests.under_way))
         telemetry.PLACES.set(self._settings.in_flight)
         for state in ("open", "half_open"):
             telemetry.CIRCUITS.labels(state).set(self._circuits[state])
