@@ -77,6 +77,11 @@ def lets_through(circuit: Circuit, now: int) -> bool:
     return circuit.state == "closed" or (circuit.state == "open" and now >= circuit.probe_at)
 
 
+def is_suspect(circuit: Circuit) -> bool:
+    """Whether the last that was heard of the endpoint is that it is down."""
+    return circuit.state != "closed" or circuit.failures > 0
+
+
 def probing(circuit: Circuit) -> Circuit:
     """Return the circuit while its probe is under way."""
     return Circuit("half_open", opened=circuit.opened, probe_at=circuit.probe_at)

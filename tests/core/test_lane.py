@@ -24,6 +24,7 @@ from engine.core.lane import (
     began_at,
     expiry,
     first_cap,
+    is_suspect,
     lets_through,
     probing,
     refilled,
@@ -257,3 +258,18 @@ def test_when_a_deliverys_time_began(trigger: Trigger, began: int) -> None:
         b"",
     )
     assert began_at(delivery, 9) == began
+
+
+@pytest.mark.parametrize(
+    ("circuit", "suspect"),
+    [(CLOSED, False), (Circuit("closed", failures=1), True), (OPEN, True), (probing(OPEN), True)],
+)
+def test_a_suspect_is_one_that_was_down_when_last_heard_of(circuit: Circuit, *, suspect: bool) -> None:
+    """One failure is enough."""
+    assert is_suspect(circuit) is suspect
+
+
+@pytest.mark.parametrize("circuit", [Circuit("closed", failures=9), probing(OPEN)])
+def test_one_answer_clears_a_suspect(circuit: Circuit) -> None:
+    """Of a request that counts: any while closed, the probe while half open."""
+    assert not is_suspect(after(circuit, Outcome("success", status_code=200), AT, probe=True))

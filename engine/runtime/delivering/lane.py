@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 
-from engine.core.lane import CLOSED, Bucket, Cap, Circuit
+from engine.core.lane import CLOSED, Bucket, Cap, Circuit, is_suspect
 from engine.runtime.delivering.attempt import Waiting
 from engine.runtime.delivering.parked import Parked
 from engine.runtime.owned import Owned
 
 DRAINED_MAX = 256
-"""How many deliveries of a parked lane may wait in it; one, while its circuit is open."""
+"""How many deliveries of a parked lane may wait in it; one, while it is down or may be."""
 
 
 class Lane:
@@ -26,6 +26,7 @@ class Lane:
         "held_since",
         "held_us",
         "in_flight",
+        "is_aside",
         "is_diverted",
         "is_limited",
         "is_queued",
@@ -46,6 +47,8 @@ class Lane:
         self.in_flight = 0
         self.is_queued = False
         """Whether the lane stands in the line of those that could start something."""
+        self.is_aside = False
+        """Whether it waits for a place among the suspects'; what is heard of it meanwhile may end that."""
         self.wakes_at = 0
         """When it stands in line again by itself, microseconds since 1970 UTC; 0: when something happens."""
         self.is_limited = False
@@ -85,4 +88,4 @@ def held_by(lane: Lane, now: int) -> int:
 
 def wanted_by(lane: Lane) -> int:
     """How many drained deliveries may wait in the lane."""
-    return DRAINED_MAX if lane.circuit.state == "closed" else 1
+    return 1 if is_suspect(lane.circuit) else DRAINED_MAX

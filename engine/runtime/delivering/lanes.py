@@ -22,6 +22,7 @@ from engine.core.lane import (
     after,
     expiry,
     first_cap,
+    is_suspect,
     lets_through,
     probing,
     refilled,
@@ -36,6 +37,7 @@ from engine.runtime.delivering.lane import DRAINED_MAX, Lane, held_by, hold, let
 from engine.runtime.delivering.parked import Parked
 from engine.runtime.delivering.parking import Parking
 from engine.runtime.delivering.requests import NO_REQUEST, Requests, Sends
+from engine.runtime.delivering.suspects import Suspects
 from engine.runtime.owned import Input, Owned
 from engine.runtime.processor import Processor
 
@@ -61,6 +63,7 @@ class Lanes:
         self.waiting = self.bytes_waiting = 0
         self.left = self.bytes_left = self.drained_left = 0
         self._requests = Requests()
+        self._suspects = Suspects(context.settings.in_flight)
         self._tests = Sends(self._requests, attempts, self._count_out, context.settings)
         self.failed = self._requests.failed
 
@@ -172,7 +175,7 @@ class Lanes:
         self.bytes_left += waiting.size
 
     def _stand_in_line(self, lane: Lane) -> None:
-        if lane.is_queued or not lane.waiting:
+        if lane.is_queued or not lane.waiting or (lane.is_aside and is_suspect(lane.circuit)):
             return
         is_held = bool(lane.wakes_at) or lane.in_flight >= int(lane.cap.size)
         if is_held != bool(lane.held_since):
@@ -197,6 +200,8 @@ class Lanes:
         now = self._context.clock.now()
         self._wake(now)
         self._tests.pump(now)
+        for lane in self._suspects.called():
+            self._stand_in_line(lane)
         while self._line and self._requests.in_flight < self._settings.in_flight:
             lane = self._line.popleft()
             lane.is_queued = False
@@ -267,6 +272,9 @@ class Lanes:
             hold(lane, now)
             self._hold_back(lane)
             return False
+        if not self._suspects.takes(lane):
+            hold(lane, now)
+            return False
         if lane.in_flight and lane.in_flight >= self._settings.in_flight - self._requests.in_flight:
             self._blocked.append(lane)  # its share is used up: the rest is for others
             return False
@@ -302,21 +310,24 @@ class Lanes:
         waiting = self._leave(lane, lane.waiting.popleft())
         if not waiting.taken.begin():
             return
-        is_probe = lane.circuit.state == "open"
-        if is_probe:
-            self._turn_circuit(lane, probing(lane.circuit))
+        began = lane.circuit
+        if began.state == "open":
+            self._turn_circuit(lane, probing(began))
         lane.in_flight += 1
         self._requests.in_flight += 1
-        self._requests.begin(self._attempt(lane, waiting, endpoint, is_probe=is_probe))
+        self._suspects.in_flight += is_suspect(began)
+        self._requests.begin(self._attempt(lane, waiting, endpoint, began))
 
-    async def _attempt(self, lane: Lane, waiting: Waiting, endpoint: Endpoint, *, is_probe: bool) -> None:
+    async def _attempt(self, lane: Lane, waiting: Waiting, endpoint: Endpoint, began: Circuit) -> None:
+        """Make the request of a delivery that began with this circuit."""
         outcome, verdict = await self._attempts.make(waiting, endpoint)
         self._requests.in_flight -= 1
+        self._suspects.in_flight -= is_suspect(began)
         lane.in_flight -= 1
         if verdict.disables:
             lane.gone_version = max(lane.gone_version, outcome.endpoint_version)
         self._attempts.conclude(waiting, outcome, verdict)
-        self._learn(lane, outcome, is_probe=is_probe)
+        self._learn(lane, outcome, is_probe=began.state == "open")
         self._stand_in_line(lane)
         self._forget_idle(lane)
         self.pump()
@@ -328,10 +339,10 @@ class Lanes:
         circuit = after(lane.circuit, outcome, now, probe=is_probe)
         if circuit is lane.circuit or lane.owned.stopping:
             return
-        if circuit.state == lane.circuit.state:
-            lane.circuit = circuit
-            return
+        before = lane.circuit.state
         self._turn_circuit(lane, circuit)
+        if circuit.state == before:
+            return
         if circuit.state == "closed":
             lane.cap = Cap(1.0)
         self._parking.ask(self._parked(lane), ())
