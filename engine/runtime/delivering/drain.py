@@ -97,7 +97,8 @@ class Scan:
         """A healthy lane that has caught up with the intake takes its records as they come again."""
         for lane in self._lanes.values():
             caught_up = lane.behind is None and self.position >= self.owned.next
-            if _is_hungry(lane, most) and caught_up and lane.circuit.state == "closed":
+            is_healthy = lane.circuit.state == "closed" and not lane.is_slow
+            if _is_hungry(lane, most) and caught_up and is_healthy:
                 lane.until = self.position
                 self._told.resumed(lane, lane.heard)
 

@@ -31,6 +31,7 @@ class Lane:
         "is_limited",
         "is_queued",
         "is_to_blame",
+        "is_watched",
         "owned",
         "parked",
         "tenant",
@@ -62,6 +63,8 @@ class Lane:
         """For how long its own limits have held it back, all in all, without the time since `held_since`."""
         self.held_since = 0
         """Since when they hold it back, microseconds since 1970 UTC; 0: they do not."""
+        self.is_watched = False
+        """Whether it was held lately: it is looked at for how long its next delivery has waited."""
         self.is_to_blame = True
         """Whether it was parked for its own limits, not for want of places in this process."""
         self.parked: Parked | None = None

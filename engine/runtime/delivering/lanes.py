@@ -7,9 +7,9 @@ cannot take is parked: it waits on the log (engine.runtime.delivering.parking).
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 from engine.core.delivery import Verdict, skip_reason
 from engine.core.endpoint import Endpoint
@@ -36,6 +36,7 @@ from engine.runtime.delivering.attempt import Attempts, Waiting
 from engine.runtime.delivering.lane import DRAINED_MAX, Lane, held_by, hold, let_go, wanted_by
 from engine.runtime.delivering.parked import Parked
 from engine.runtime.delivering.parking import Parking
+from engine.runtime.delivering.patience import Patience, Wakes
 from engine.runtime.delivering.requests import NO_REQUEST, Requests, Sends
 from engine.runtime.delivering.suspects import Suspects
 from engine.runtime.owned import Input, Owned
@@ -56,7 +57,7 @@ class Lanes:
         self._parking = parking
         self._lanes: dict[str, Lane] = {}
         self._line: deque[Lane] = deque()
-        self._wakes: list[tuple[int, str]] = []
+        self._wakes = Wakes()
         self._blocked: list[Lane] = []
         """Lanes that wait for a newer view, or for others to end requests: the next pump looks again."""
         self._circuits: Counter[str] = Counter()
@@ -64,6 +65,7 @@ class Lanes:
         self.left = self.bytes_left = self.drained_left = 0
         self._requests = Requests()
         self._suspects = Suspects(context.settings.in_flight)
+        self._patience = Patience()
         self._tests = Sends(self._requests, attempts, self._count_out, context.settings)
         self.failed = self._requests.failed
 
@@ -183,6 +185,8 @@ class Lanes:
         if not is_held:
             lane.is_queued = True
             self._line.append(lane)
+        elif not lane.is_watched:
+            self._patience.watch(lane, self._context.clock.now())
 
     def _forget_idle(self, lane: Lane) -> None:
         idle = not lane.waiting and lane.in_flight == 0 and not lane.is_limited and lane.gone_version < 0
@@ -198,9 +202,10 @@ class Lanes:
         if not self._processor.holds_lease(self._settings.lease_s):
             return
         now = self._context.clock.now()
-        self._wake(now)
+        for lane in self._patience.lost(now):
+            self._park(lane)
         self._tests.pump(now)
-        for lane in self._suspects.called():
+        for lane in chain(self._wakes.due(now), self._suspects.called()):
             self._stand_in_line(lane)
         while self._line and self._requests.in_flight < self._settings.in_flight:
             lane = self._line.popleft()
@@ -209,21 +214,11 @@ class Lanes:
                 self._forget_idle(lane)
             elif self._advance(lane, now):
                 self._stand_in_line(lane)
+            else:
+                self._patience.watch(lane, now)
         blocked, self._blocked = self._blocked, []
         for lane in blocked:
             self._stand_in_line(lane)
-
-    def _wake(self, now: int) -> None:
-        while self._wakes and self._wakes[0][0] <= now:
-            at, endpoint_id = heapq.heappop(self._wakes)
-            lane = self._lanes.get(endpoint_id)
-            if lane is not None and lane.wakes_at == at:
-                lane.wakes_at = 0
-                self._stand_in_line(lane)
-
-    def _sleep(self, lane: Lane, until: int) -> None:
-        lane.wakes_at = until
-        heapq.heappush(self._wakes, (until, lane.endpoint_id))
 
     def _advance(self, lane: Lane, now: int) -> bool:
         """Begin or end the delivery at the head, if it may; else see to it that it is looked at again."""
@@ -292,14 +287,14 @@ class Lanes:
             drained = [self._leave(lane, lane.waiting.pop()).taken for _ in range(len(lane.waiting) - 1)]
             self._parking.ask(self._parked(lane), (), drained[::-1])
         if lane.circuit.state == "open":
-            self._sleep(lane, lane.circuit.probe_at)
+            self._wakes.sleep(lane, lane.circuit.probe_at)
 
     def _has_token(self, lane: Lane, rate: float, now: int) -> bool:
         lane.is_limited = True
         lane.bucket = refilled(lane.bucket, rate, now)
         if lane.bucket.tokens < 1:
             hold(lane, now)
-            self._sleep(lane, min(token_at(lane.bucket, rate), now + LOOK_US))
+            self._wakes.sleep(lane, min(token_at(lane.bucket, rate), now + LOOK_US))
             return False
         lane.bucket = spent(lane.bucket)
         return True

@@ -12,8 +12,8 @@ from engine.runtime.owned import Input, Owned
 class Parked:
     """What the log says of one lane, and how far its drain is.
 
-    The thread that polls owns it, but for the four that the event loop sets: `circuit`, `wanted`,
-    `left` and `asked`.
+    The thread that polls owns it, but for the five that the event loop sets: `circuit`, `wanted`,
+    `left`, `asked` and `is_slow`.
     """
 
     __slots__ = (
@@ -31,6 +31,7 @@ class Parked:
         "handed",
         "heard",
         "is_parked",
+        "is_slow",
         "key",
         "left",
         "owned",
@@ -47,6 +48,8 @@ class Parked:
         self.circuit: Circuit = CLOSED
         self.wanted = 1
         """How many drained deliveries may wait in the lane."""
+        self.is_slow = False
+        """Whether what was drained waits in the lane for long: then it takes nothing on its own."""
         self.handed = self.left = 0
         """Deliveries that the drain gave to the lane, and those that left it."""
         self.asked = self.heard = 0
