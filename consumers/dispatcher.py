@@ -242,11 +242,13 @@ class Dispatcher:
         self._post(self._lanes.cleared, parked, heard)
 
     def _fill(self) -> float:
-        """Share of the places for deliveries taken in that are taken; at 1 the log holds the rest."""
-        waiting, size = (
-            self._intake.taken_in - self._lanes.left,
-            self._intake.bytes_in - self._lanes.bytes_left,
-        )
+        """Share of the places that are taken: by deliveries that wait, and records not acknowledged yet.
+
+        At 1 the log holds the rest.
+        """
+        ended = self._intake.processor.unacknowledged
+        waiting = self._intake.taken_in - self._lanes.left + ended.count
+        size = self._intake.bytes_in - self._lanes.bytes_left + ended.size
         return max(waiting / self._settings.waiting, size / self._settings.waiting_bytes)
 
     def _poll(self, stop: Event) -> None:

@@ -198,8 +198,8 @@ class Lanes:
     # -- beginning what may begin --------------------------------------------------------
 
     def pump(self) -> None:
-        """Begin deliveries, one a lane and round, while there is room and the lease holds."""
-        if not self._processor.holds_lease(self._settings.lease_s):
+        """Begin deliveries, one a lane and round, while there is room and the broker answers."""
+        if not self._processor.may_begin(self._settings.lease_s):
             return
         now = self._context.clock.now()
         for lane in self._patience.lost(now):
