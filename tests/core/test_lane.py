@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from engine.core.lane import (
     CLOSED,
     EXPIRES_US,
+    KEPT_MARGIN_US,
     OPENS_AFTER,
     PAUSE_MAX_US,
     PAUSE_US,
@@ -227,13 +228,21 @@ def test_the_span_covers_every_delay_and_timeout() -> None:
 )
 def test_what_waits_too_long_expires(circuit: Circuit, waited_us: int, why: str) -> None:
     """Behind an open circuit after the policy's span, but a probe comes first; anything else after days."""
-    assert expiry(circuit, POLICY, AT - waited_us, AT) == why
+    assert expiry(circuit, POLICY, AT - waited_us, AT + 4 * EXPIRES_US, AT) == why
 
 
 def test_a_long_policy_is_not_cut_short() -> None:
     """A schedule longer than the days that anything may wait has its whole span."""
     long = Policy((EXPIRES_US,), SECOND)
-    assert expiry(CLOSED, long, AT - EXPIRES_US - 1, AT) == ""
+    assert expiry(CLOSED, long, AT - EXPIRES_US - 1, AT + 2 * EXPIRES_US, AT) == ""
+
+
+@pytest.mark.parametrize("circuit", [CLOSED, OPEN, replace(OPEN, probe_at=AT), probing(OPEN)])
+@pytest.mark.parametrize(("left_us", "why"), [(KEPT_MARGIN_US, ""), (KEPT_MARGIN_US - 1, "expired")])
+def test_nothing_waits_until_the_log_lets_go_of_it(circuit: Circuit, left_us: int, why: str) -> None:
+    """However long its schedule is: a day before, it ends, so that somebody is told."""
+    month = Policy((30 * 86_400 * SECOND,) * 50, SECOND)
+    assert expiry(circuit, month, AT - 6 * 86_400 * SECOND, AT + left_us, AT) == why
 
 
 @pytest.mark.parametrize(("trigger", "began"), [("scheduled", 5), ("resend", 9), ("replay", 9), ("test", 9)])

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from engine.core.delivery import Verdict, decide, finished, following, judge, once, policy_of
 from engine.core.endpoint import Endpoint, active_secrets
-from engine.core.lane import began_at
+from engine.core.lane import CLOSED, EXPIRES_US, Circuit, began_at, expiry
 from engine.core.model import AttemptFinished, DeliveryScheduled, Outcome, Policy
 from engine.core.profile import Profile, header_names, key_of_any, request_headers
 from engine.core.routing import partition_of
@@ -20,6 +20,7 @@ from engine.runtime.context import Context
 from engine.runtime.delivering.parked import Parked
 from engine.runtime.owned import Input
 from engine.runtime.processor import Processor
+from engine.runtime.topics import kept_us
 from schemas import headers
 
 FRESH_S = 0.15
@@ -81,6 +82,7 @@ class Attempts:
         self._sender = sender
         self._partitions = context.log.partitions("endpoints")
         self._freshness = inputs.view.keep_fresh("endpoints", context.clock)
+        self._kept_us = kept_us(context.settings, "deliveries")
         self._prepared: dict[tuple[str, str], Prepared] = {}
 
     def endpoint(self, delivery: DeliveryScheduled) -> Endpoint | None:
@@ -120,9 +122,13 @@ class Attempts:
             self._prepared[key] = prepared
         return prepared
 
-    def policy(self, endpoint: Endpoint, profile_name: str) -> Policy:
-        """Return the endpoint's policy; needs no keys."""
-        return policy_of(endpoint, self._context.profile(profile_name).policy)
+    def expiry(self, waiting: Waiting, endpoint: Endpoint, circuit: Circuit, now: int) -> str:
+        """Why a delivery has waited too long; empty if it has not. Healthy endpoints are not asked."""
+        delivery = waiting.delivery
+        if circuit is CLOSED and now - delivery.accepted_at < EXPIRES_US:
+            return ""
+        policy = policy_of(endpoint, self._context.profile(delivery.profile).policy)
+        return expiry(circuit, policy, waiting.began, waiting.appended_at + self._kept_us, now)
 
     def _opened(self, endpoint: Endpoint, profile: Profile) -> tuple[dict[int, bytes], Mapping[str, str]]:
         """(signing keys by secret version, the endpoint's own headers)."""

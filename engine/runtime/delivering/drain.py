@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from engine.ports import Follower, Log, Record, TopicPartition
+from engine.ports import Follower, Log, Record, TopicPartition, TrimmedError
 from engine.runtime.delivering.parked import Parked
-from engine.runtime.delivering.parking import Told
+from engine.runtime.delivering.parking import Told, tell_trimmed
 from engine.runtime.owned import Owned
 from schemas import headers
 
@@ -73,7 +73,24 @@ class Scan:
     def _read(self, follower: Follower, limit: int) -> list[Record]:
         """What comes next, but nothing before the intake has it: attempts come after an input's positions."""
         limit = min(limit, self.owned.next - self.position)
-        return follower.poll(0, limit) if limit > 0 else []
+        try:
+            return follower.poll(0, limit) if limit > 0 else []
+        except TrimmedError:
+            self._pass_trimmed(follower)
+            return []
+
+    def _pass_trimmed(self, follower: Follower) -> None:
+        """Retention was faster than a lane is: say what it took, and go on with what is left."""
+        reader = self._log.reader()
+        start = reader.starts([self.owned.at])[self.owned.at]
+        reader.close()
+        for lane in self._lanes.values():
+            wanted = self.position if lane.behind is None else lane.behind
+            if lane.is_parked and lane.until is None and wanted < start:
+                tell_trimmed(lane, wanted, start)
+                lane.behind = start
+        self.position = max(self.position, start)
+        follower.move({self.owned.at: self.position})
 
     def _pass(self, record: Record, start: int, take: Take, most: int) -> None:
         """Hand a record to its lane; `start` is where this reading began."""

@@ -15,12 +15,10 @@ from engine.core.delivery import Verdict, skip_reason
 from engine.core.endpoint import Endpoint
 from engine.core.lane import (
     CLOSED,
-    EXPIRES_US,
     Cap,
     Circuit,
     adapted,
     after,
-    expiry,
     first_cap,
     is_suspect,
     lets_through,
@@ -237,7 +235,7 @@ class Lanes:
         if reason or endpoint is None:
             self._end(lane, NO_REQUEST, Verdict("skipped", reason))
             return True
-        if why := self._expiry(lane, waiting, endpoint, now):
+        if why := self._attempts.expiry(waiting, endpoint, lane.circuit, now):
             telemetry.EXPIRED.labels(why).inc()
             self._end(lane, Outcome("none", error_class=why), Verdict("failed", why))
             return True
@@ -246,13 +244,6 @@ class Lanes:
         waiting.held_us = held_by(lane, now) - waiting.held_us
         self._begin(lane, endpoint)
         return True
-
-    def _expiry(self, lane: Lane, waiting: Waiting, endpoint: Endpoint, now: int) -> str:
-        """Why the delivery has waited too long; empty if it has not. Healthy lanes are not asked."""
-        if lane.circuit is CLOSED and now - waiting.delivery.accepted_at < EXPIRES_US:
-            return ""
-        policy = self._attempts.policy(endpoint, waiting.delivery.profile)
-        return expiry(lane.circuit, policy, waiting.began, now)
 
     def _end(self, lane: Lane, outcome: Outcome, verdict: Verdict) -> None:
         """End the delivery at the head without a request."""
