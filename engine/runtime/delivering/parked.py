@@ -8,6 +8,9 @@ from collections.abc import Iterable, Sequence
 from engine.core.lane import CLOSED, Circuit, Lane
 from engine.runtime.owned import Input, Owned
 
+AHEAD_MAX = 100_000
+"""Offsets behind the cursor that may be drained or done: the lane's snapshot, one record, names those done."""
+
 
 class Parked:
     """What the log says of one lane, and how far its drain is.
@@ -80,7 +83,12 @@ class Parked:
         return self.is_parked, self._covered_from
 
     def room(self, most: int) -> int:
-        """How many more deliveries the lane takes now, if no more than `most` may wait in it."""
+        """How many more deliveries the lane takes now, if no more than `most` may wait in it.
+
+        None while one that hangs holds the cursor back too far; what was done before us alone holds nobody.
+        """
+        if self.drained and len(self.drained) + len(self.found) >= AHEAD_MAX:
+            return 0
         return min(self.wanted, most) - (self.handed - self.left)
 
     def holds(self, offset: int) -> bool:
