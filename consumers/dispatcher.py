@@ -44,6 +44,8 @@ POLL_MAX = 200
 LINGER_MS = 5
 """Nobody waits for an attempt's record: let it share a request to the broker."""
 TICK_S = 0.05
+SCARCE_SHARE, DRAINED_SHARE = 0.5, 0.75
+"""Of the places: from where on a parked lane may hold one drained delivery, and from where on none."""
 RECENT_US = 120_000_000
 RECENT_MAX = 200_000
 
@@ -54,6 +56,10 @@ class Told(parking.Told, Protocol):
     @property
     def drained_left(self) -> int:
         """Drained deliveries that have left their lanes."""
+
+    @property
+    def drained_bytes_left(self) -> int:
+        """The same in bytes."""
 
     def arrive(self, batch: Sequence[Waiting]) -> None:
         """Deliveries were taken in."""
@@ -75,7 +81,7 @@ class Intake:
         """Offset on `deliveries` by (delivery, attempt)."""
         self._batch: list[Waiting] = []
         self._is_paused = False
-        self._drained_in = 0
+        self._drained_in = self._drained_bytes_in = 0
         self.taken_in = 0
         self.bytes_in = 0
         self.configuration = Configuration(context.codec, Keyring(context.vault))
@@ -107,9 +113,8 @@ class Intake:
         """Poll once, drain, and run acknowledgements; when `full`, everything is paused and polled on."""
         self.view.advance()
         self._pause(full)
-        drained = (
-            0 if full else self._drain.step(self.parking.lanes, self._take_drained, self._room_drained())
-        )
+        room = self._room_drained()
+        drained = 0 if full else self._drain.step(self.parking.lanes, self._take_drained, *room)
         for taken, record in self.processor.poll(0 if drained else 0.02, POLL_MAX):
             if not taken.done and not self._is_parked(taken, record):
                 self._take(taken, record)
@@ -117,10 +122,20 @@ class Intake:
         self.parking.step(self.processor, self._drain.scanned)
         self.processor.turn()
 
-    def _room_drained(self) -> int:
-        """How many deliveries each parked lane may hold: all of them together at most half of the places."""
-        places = self._context.settings.waiting // 2
-        return DRAINED_MAX if self._drained_in - self._told.drained_left < places else 1
+    def _room_drained(self) -> tuple[int, int]:
+        """(how many deliveries each parked lane may hold, how many more all of them together).
+
+        Above half of the places it is one each, and above three quarters none: the rest is for what
+        comes on its own, however many lanes there are and however long they keep what they have.
+        """
+        settings = self._context.settings
+        held, size = (
+            self._drained_in - self._told.drained_left,
+            self._drained_bytes_in - self._told.drained_bytes_left,
+        )
+        share = max(held / settings.waiting, size / settings.waiting_bytes)
+        left = max(1, int(settings.waiting * DRAINED_SHARE) - held) if share < DRAINED_SHARE else 0
+        return DRAINED_MAX if share < SCARCE_SHARE else 1, left
 
     def _pause(self, full: bool) -> None:
         """Let the log hold what we cannot."""
@@ -154,6 +169,7 @@ class Intake:
         if parked is not None:
             parked.handed += 1
             self._drained_in += 1
+            self._drained_bytes_in += self._batch[-1].size
 
     def _hand_over(self) -> None:
         if self._batch:
@@ -220,6 +236,11 @@ class Dispatcher:
     def drained_left(self) -> int:
         """Drained deliveries that have left their lanes."""
         return self._lanes.drained_left
+
+    @property
+    def drained_bytes_left(self) -> int:
+        """The same in bytes."""
+        return self._lanes.drained_bytes_left
 
     def arrive(self, batch: Sequence[Waiting]) -> None:
         """Deliveries were taken in."""

@@ -142,8 +142,13 @@ class Drain:
         scan = self._scans.get(lane.owned.at)
         return -1 if scan is None else scan.position
 
-    def step(self, lanes: Mapping[TopicPartition, dict[bytes, Parked]], take: Take, most: int) -> int:
-        """Scan where lanes are hungry, so that they hold `most` each; return how many records were read."""
+    def step(
+        self, lanes: Mapping[TopicPartition, dict[bytes, Parked]], take: Take, most: int, left: int
+    ) -> int:
+        """Scan where lanes are hungry, so that they hold `most` each and take no more than `left` together.
+
+        Return how many records were read.
+        """
         for at, scan in list(self._scans.items()):
             if not any(lane.is_parked for lane in lanes.get(at, {}).values()):
                 scan.close()
@@ -152,7 +157,8 @@ class Drain:
         for at, of_partition in lanes.items():
             owned = next((lane.owned for lane in of_partition.values() if lane.is_parked), None)
             if owned is not None:
-                read += self._scan(at, owned, of_partition).step(take, READ_MAX, most)
+                limit = min(READ_MAX, left - read)
+                read += self._scan(at, owned, of_partition).step(take, limit, most) if limit > 0 else 0
         return read
 
     def _scan(self, at: TopicPartition, owned: Owned, lanes: Mapping[bytes, Parked]) -> Scan:

@@ -60,7 +60,7 @@ class Lanes:
         """Lanes that wait for a newer view, or for others to end requests: the next pump looks again."""
         self._circuits: Counter[str] = Counter()
         self.waiting = self.bytes_waiting = 0
-        self.left = self.bytes_left = self.drained_left = 0
+        self.left = self.bytes_left = self.drained_left = self.drained_bytes_left = 0
         self._requests = Requests()
         self._suspects = Suspects(context.settings.in_flight)
         self._patience = Patience()
@@ -166,6 +166,7 @@ class Lanes:
         if waiting.parked is not None:
             waiting.parked.left += 1
             self.drained_left += 1
+            self.drained_bytes_left += waiting.size
         return waiting
 
     def _count_out(self, waiting: Waiting) -> None:

@@ -9,7 +9,7 @@ from engine.core.lane import CLOSED, Circuit, Lane
 from engine.runtime.owned import Input, Owned
 
 AHEAD_MAX = 100_000
-"""Offsets behind the cursor that may be drained or done: the lane's snapshot, one record, names those done."""
+"""Offsets behind the cursor that may be drained or done: the lane's one record names those that are."""
 
 
 class Parked:
@@ -86,7 +86,10 @@ class Parked:
         """How many more deliveries the lane takes now, if no more than `most` may wait in it.
 
         None while one that hangs holds the cursor back too far; what was done before us alone holds nobody.
+        Where one each is all there is room for, those whose circuit is not closed leave it to the others.
         """
+        if most == 1 and self.circuit.state != "closed":
+            return 0
         if self.drained and len(self.drained) + len(self.found) >= AHEAD_MAX:
             return 0
         return min(self.wanted, most) - (self.handed - self.left)
