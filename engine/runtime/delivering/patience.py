@@ -37,6 +37,8 @@ class Patience:
             if lane.waiting:
                 self.watch(lane, now)
             if is_slow:
+                # parked for want of places or not: by now its own limits keep what is on the log there
+                lane.is_to_blame |= bool(lane.held_since)
                 yield lane
             if lane.parked is not None:
                 lane.parked.is_slow = is_slow
