@@ -27,7 +27,7 @@ from engine.runtime.configuration.views import CONFIGURATION_TOPICS, Configurati
 from engine.runtime.context import Context, Ready
 from engine.runtime.delivering import parking
 from engine.runtime.delivering.attempt import Attempts, Inputs, Waiting
-from engine.runtime.delivering.drain import Drain
+from engine.runtime.delivering.drain import Drain, Room
 from engine.runtime.delivering.http import AiohttpSender
 from engine.runtime.delivering.lane import DRAINED_MAX
 from engine.runtime.delivering.lanes import Lanes
@@ -46,6 +46,8 @@ POLL_MAX = 200
 LINGER_MS = 5
 """Nobody waits for an attempt's record: let it share a request to the broker."""
 TICK_S = 0.05
+SCARCE_SHARE, DRAINED_SHARE = 0.5, 0.75
+"""Of the places: from where on a parked lane may hold one drained delivery, and from where on none."""
 
 
 class Told(parking.Told, Protocol):
@@ -54,6 +56,10 @@ class Told(parking.Told, Protocol):
     @property
     def drained_left(self) -> int:
         """Drained deliveries that have left their lanes."""
+
+    @property
+    def drained_bytes_left(self) -> int:
+        """The same in bytes."""
 
     def changed(self, endpoint_ids: Collection[str]) -> None:
         """The view has other snapshots of these endpoints than before, or none any more."""
@@ -80,7 +86,7 @@ class Intake:
         """Deliveries taken in before, and those drained, go on."""
         self._batch: list[Waiting] = []
         self._is_paused = False
-        self._drained_in = 0
+        self._drained_in = self._drained_bytes_in = 0
         self.taken_in = 0
         self.bytes_in = 0
         self._changed: set[str] = set()
@@ -136,21 +142,26 @@ class Intake:
         """Poll once, drain, and run acknowledgements; when `full`, everything is paused and polled on."""
         self._follow_view()
         self._pause(full)
-        drained = (
-            0
-            if full
-            else self._drain.step(self.parking.lanes, self._take_drained, self._room_drained(), self._held)
-        )
+        room = self._room_drained()
+        drained = 0 if full else self._drain.step(self.parking.lanes, self._take_drained, room, self._held)
         for taken, record in self.processor.poll(0 if drained else 0.02, POLL_MAX):
             self._take_in(taken, record)
         self._hand_over()
         self.parking.step(self.processor, self._drain.scanned)
         self.processor.turn()
 
-    def _room_drained(self) -> int:
-        """How many deliveries each parked lane may hold: all of them together at most half of the places."""
-        places = self._context.settings.waiting // 2
-        return DRAINED_MAX if self._drained_in - self._told.drained_left < places else 1
+    def _room_drained(self) -> Room:
+        """Above half of the places it is one a lane, and above three quarters none.
+
+        The rest is for what comes on its own, however many lanes there are and however long they keep what
+        they have.
+        """
+        settings = self._context.settings
+        held = self._drained_in - self._told.drained_left
+        size = self._drained_bytes_in - self._told.drained_bytes_left
+        share = max(held / settings.waiting, size / settings.waiting_bytes)
+        left = max(1, int(settings.waiting * DRAINED_SHARE) - held) if share < DRAINED_SHARE else 0
+        return Room(DRAINED_MAX if share < SCARCE_SHARE else 1, left)
 
     def _pause(self, full: bool) -> None:
         """Let the log hold what we cannot."""
@@ -198,6 +209,7 @@ class Intake:
         if parked is not None:
             parked.handed += 1
             self._drained_in += 1
+            self._drained_bytes_in += self._batch[-1].size
 
     def _hand_over(self) -> None:
         if self._batch:
@@ -267,6 +279,11 @@ class Dispatcher:
         """Drained deliveries that have left their lanes."""
         return self._lanes.drained_left
 
+    @property
+    def drained_bytes_left(self) -> int:
+        """The same in bytes."""
+        return self._lanes.drained_bytes_left
+
     def changed(self, endpoint_ids: Collection[str]) -> None:
         """The view has other snapshots of these endpoints."""
         self._post(self._attempts.forget, endpoint_ids)
@@ -293,11 +310,13 @@ class Dispatcher:
         self._post(self._lanes.cleared, parked, heard)
 
     def _fill(self) -> float:
-        """Share of the places for deliveries taken in that are taken; at 1 the log holds the rest."""
-        waiting, size = (
-            self._intake.taken_in - self._lanes.left,
-            self._intake.bytes_in - self._lanes.bytes_left,
-        )
+        """Share of the places that are taken: by deliveries that wait, and records not acknowledged yet.
+
+        At 1 the log holds the rest.
+        """
+        ended = self._intake.processor.unacknowledged
+        waiting = self._intake.taken_in - self._lanes.left + ended.count
+        size = self._intake.bytes_in - self._lanes.bytes_left + ended.size
         return max(waiting / self._settings.waiting, size / self._settings.waiting_bytes)
 
     def _poll(self, stop: Event) -> None:

@@ -77,6 +77,11 @@ def lets_through(circuit: Circuit, now: int) -> bool:
     return circuit.state == "closed" or (circuit.state == "open" and now >= circuit.probe_at)
 
 
+def is_suspect(circuit: Circuit) -> bool:
+    """Whether the last that was heard of the endpoint is that it is down."""
+    return circuit.state != "closed" or circuit.failures > 0
+
+
 def probing(circuit: Circuit) -> Circuit:
     """Return the circuit while its probe is under way."""
     return Circuit("half_open", opened=circuit.opened, probe_at=circuit.probe_at)
@@ -174,7 +179,8 @@ def token_at(bucket: Bucket, rate: float) -> int:
 # -- expiry ----------------------------------------------------------------------------
 
 EXPIRES_US = 3 * 86_400_000_000
-"""After so long a delivery that still waits in a lane has expired, well within the log's seven days."""
+"""After so long a delivery that still waits in a lane has expired, unless its policy is longer."""
+KEPT_MARGIN_US = 86_400_000_000
 
 
 def span_us(policy: Policy) -> int:
@@ -188,9 +194,13 @@ def began_at(delivery: DeliveryScheduled, appended_at: int) -> int:
     return delivery.accepted_at if delivery.trigger == "scheduled" else appended_at
 
 
-def expiry(circuit: Circuit, policy: Policy, began: int, now: int) -> str:
-    """Why a delivery that waits ends as failed now; empty if it may wait on."""
+def expiry(circuit: Circuit, policy: Policy, began: int, kept_until: int, now: int) -> str:
+    """Why a delivery that waits ends as failed now; empty if it may wait on.
+
+    `kept_until` is when the log may let go of its record: whatever the policy says, it ends a day before.
+    """
     waited, span = now - began, span_us(policy)
     if circuit.state == "open" and now < circuit.probe_at and waited > span:
         return "circuit_open"
-    return "expired" if waited > max(span, EXPIRES_US) else ""
+    is_over = waited > max(span, EXPIRES_US) or now > kept_until - KEPT_MARGIN_US
+    return "expired" if is_over else ""

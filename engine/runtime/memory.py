@@ -36,6 +36,7 @@ class MemoryLog:
         self._partitions = partitions
         self._clock = clock
         self._records: dict[TopicPartition, list[Record]] = defaultdict(list)
+        self._starts: dict[TopicPartition, int] = {}
         self._groups: dict[str, _Group] = defaultdict(_Group)
         self._owners: dict[str, object] = {}
         self.changed = threading.Condition(threading.RLock())
@@ -90,9 +91,23 @@ class MemoryLog:
             return offset
 
     def records(self, at: TopicPartition, start: int = 0) -> list[Record]:
-        """Records of a partition from an offset on."""
+        """Records of a partition from an offset on, as far as they are still there."""
         with self.changed:
-            return self._records[at][start:]
+            return self._records[at][max(start, self.start(at)) :]
+
+    def untrimmed(self, at: TopicPartition, start: int) -> list[Record]:
+        """Records from an offset on; TrimmedError if it is no longer there."""
+        if start < self.start(at):
+            raise TrimmedError(f"offset {start} of {at} is no longer on the log")
+        return self.records(at, start)
+
+    def start(self, at: TopicPartition) -> int:
+        """First offset still on the log."""
+        return self._starts.get(at, 0)
+
+    def trim(self, at: TopicPartition, start: int) -> None:
+        """Let go of what lies below an offset, as retention does."""
+        self._starts[at] = start
 
     def end(self, at: TopicPartition) -> int:
         """Offset the next record will get."""
@@ -162,7 +177,7 @@ class MemoryConsumer:
         records: list[Record] = []
         for at in self._next:
             if at not in self._paused:
-                found = self._log.records(at, self._next[at])[: limit - len(records)]
+                found = self._log.untrimmed(at, self._next[at])[: limit - len(records)]
                 self._next[at] += len(found)
                 records += found
         return records
@@ -263,8 +278,8 @@ class MemoryReader:
         self._log = log
 
     def starts(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        """Nothing is ever trimmed."""
-        return dict.fromkeys(partitions, 0)
+        """First offset still on the log."""
+        return {at: self._log.start(at) for at in partitions}
 
     def ends(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """Offset the next record will get."""
@@ -286,7 +301,7 @@ class MemoryReader:
         late = [at for at, start in starts.items() if start > self._log.end(at)]
         if late:
             raise TrimmedError(f"offset {starts[late[0]]} of {late[0]} is not on the log")
-        return chain.from_iterable([self._log.records(at, start) for at, start in starts.items()])
+        return chain.from_iterable([self._log.untrimmed(at, start) for at, start in starts.items()])
 
     def committed(self, group: str, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int | None]:
         """Where a group goes on; None where it never committed."""
@@ -319,7 +334,7 @@ class MemoryFollower:
     def _fetch(self, limit: int) -> list[Record]:
         records: list[Record] = []
         for at in self._next:
-            found = self._log.records(at, self._next[at])[: limit - len(records)]
+            found = self._log.untrimmed(at, self._next[at])[: limit - len(records)]
             self._next[at] += len(found)
             records += found
         return records

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from math import inf
 from threading import get_ident
 
-from engine.ports import Clock, Log, Output, QueueFullError, Record, TopicPartition
+from engine.ports import Acknowledged, Clock, Log, Output, QueueFullError, Record, TopicPartition
 from engine.runtime import telemetry
 from engine.runtime.context import Context
 from engine.runtime.owned import Input, Owned
 from engine.runtime.progress import Flow, Progress
+from engine.runtime.unacknowledged import Unacknowledged
 
 COMMIT_EVERY_S = 0.2
 REFRESH_EVERY_S = 1.0
@@ -35,6 +37,9 @@ class Processor:
         self._polling = 0
         """The thread that polls."""
         self._is_broken = self._is_held = False
+        self._late: deque[tuple[Output, Acknowledged]] = deque()
+        """What another thread sent when there was no room."""
+        self.unacknowledged = Unacknowledged()
         self.producer = log.producer(linger_ms=flow.linger_ms)
         self.progress = Progress(log, flow, self.drain)
         self.consumer = log.consumer(flow.group, flow.topics, self.progress, patience_ms=flow.patience_ms)
@@ -79,18 +84,29 @@ class Processor:
     def send(self, output: Output, then: Callable[[], None]) -> None:
         """Send an output; `then` is called when it is acknowledged.
 
-        On the thread that polls it waits for room; on another one QueueFullError is for the caller.
+        On the thread that polls it waits for room; what comes from another one waits for that thread.
         """
-        acknowledged = partial(self._acknowledged, output[:2], then)
+        size = self.unacknowledged.sent(output, self._clock.monotonic())
+        acknowledged = partial(self._acknowledged, output[:2], size, then)
         while True:
             try:
                 return self.producer.send(output, acknowledged)
             except QueueFullError:
                 if get_ident() != self._polling:
-                    raise
+                    return self._late.append((output, acknowledged))
                 self.producer.poll(_ROOM_STEP_S)
 
-    def _acknowledged(self, at: TopicPartition, then: Callable[[], None], offset: int) -> None:
+    def _send_late(self) -> None:
+        """Send what there was no room for, as far as there is some now."""
+        while self._late:
+            try:
+                self.producer.send(*self._late[0])
+            except QueueFullError:
+                return
+            self._late.popleft()
+
+    def _acknowledged(self, at: TopicPartition, size: int, then: Callable[[], None], offset: int) -> None:
+        self.unacknowledged.acknowledged(at, size)
         self.progress.acknowledged(at, offset)
         then()
 
@@ -103,6 +119,14 @@ class Processor:
         """Whether a commit was acknowledged within so many seconds: else somebody may own our partitions."""
         return self._clock.monotonic() - self.consumer.lease < seconds
 
+    def may_begin(self, seconds: float) -> bool:
+        """Whether the lease holds, and no output has waited as long for its acknowledgement.
+
+        Whoever goes on after us makes again what was begun without that.
+        """
+        is_late = self.unacknowledged.is_late(self._clock.monotonic(), seconds)
+        return self.holds_lease(seconds) and not is_late
+
     def finish(self, taken: Input, output: Output) -> None:
         """Send the one output of an input; it is done when that is acknowledged."""
         self.send(output, partial(settle, taken))
@@ -110,7 +134,9 @@ class Processor:
     def turn(self) -> None:
         """Run acknowledgements; commit and refresh when it is time."""
         self.producer.poll()
+        self._send_late()
         now = self._clock.monotonic()
+        self.unacknowledged.look(now)
         self.progress.follow(now)
         if self.progress.gained or now - self._committed >= COMMIT_EVERY_S:
             self._committed, self.progress.gained = now, False
@@ -127,11 +153,15 @@ class Processor:
     def drain(self, owned: Sequence[Owned]) -> bool:
         """Wait until what has begun of these partitions is acknowledged; False if it takes too long."""
         deadline = self._clock.monotonic() + self._drain_s
-        while len(self.producer) or (not self._is_broken and any(each.is_busy() for each in owned)):
+        while self._is_sending() or (not self._is_broken and any(each.is_busy() for each in owned)):
             if self._clock.monotonic() > deadline:
                 return False
             self.producer.poll(_DRAIN_STEP_S)
+            self._send_late()
         return True
+
+    def _is_sending(self) -> bool:
+        return len(self.producer) + len(self._late) > 0
 
     def close(self) -> None:
         """Drain, commit, leave."""

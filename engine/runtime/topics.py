@@ -73,6 +73,12 @@ def catalogue(settings: Settings) -> tuple[TopicSpec, ...]:
     )
 
 
+def kept_us(settings: Settings, topic: str) -> int:
+    """How long a record stays on a topic at the least, microseconds; KeyError if no time is set for it."""
+    kept_ms = {spec.name: spec.retention_ms for spec in catalogue(settings) if spec.retention_ms}
+    return kept_ms[topic] * 1_000
+
+
 def inputs(settings: Settings) -> dict[str, tuple[str, ...]]:
     """Topics that each group reads as a group."""
     return {

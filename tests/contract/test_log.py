@@ -6,9 +6,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pytest
+from confluent_kafka import TopicPartition as Coordinates
+from confluent_kafka.admin import AdminClient
 
 from engine.ports import (
     Consumer,
+    Follower,
     Log,
     LogError,
     Output,
@@ -264,6 +267,44 @@ def test_a_follower_sees_what_comes(log: Log) -> None:
         records += follower.poll(0.05, 10)
     assert [record.value for record in records] == [b"old", b"new"]
     follower.close()
+
+
+def trim(log: Log, at: TopicPartition, start: int) -> None:
+    """Let go of what lies below an offset, as retention does."""
+    if isinstance(log, MemoryLog):
+        log.trim(at, start)
+    elif isinstance(log, KafkaLog):
+        admin = AdminClient({"bootstrap.servers": log.settings.kafka})
+        below = Coordinates(f"{log.settings.prefix}{at[0]}", at[1], start)
+        for deleted in admin.delete_records([below]).values():
+            deleted.result()
+
+
+def find_nothing(follower: Follower, deadline: float) -> None:
+    """Poll until the deadline, and get no record."""
+    while time.monotonic() < deadline:
+        assert follower.poll(0.05, 10) == []
+
+
+def test_a_follower_says_what_was_trimmed_and_goes_on_elsewhere(log: Log) -> None:
+    """Never a silent skip; from where the log begins now it follows as before."""
+    at = ("deliveries", 0)
+    outputs = [Output("deliveries", 0, b"key", b"%d" % n) for n in range(5)]
+    write(log.producer(), outputs)
+    trim(log, at, 3)
+    reader, follower = log.reader(), log.follower({at: 1})
+    deadline = time.monotonic() + LIMIT_S
+    with pytest.raises(TrimmedError):
+        find_nothing(follower, deadline)
+    assert reader.starts([at]) == {at: 3}
+    follower.move({at: 3})
+    records: list[Record] = []
+    while len(records) < 2:
+        assert time.monotonic() < deadline
+        records += follower.poll(0.05, 10)
+    assert [record.value for record in records] == [b"3", b"4"]
+    for closed in (reader, follower):
+        closed.close()
 
 
 def test_a_follower_says_how_far_it_is(log: Log) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from engine.core.lane import (
     CLOSED,
     EXPIRES_US,
+    KEPT_MARGIN_US,
     OPENS_AFTER,
     PAUSE_MAX_US,
     PAUSE_US,
@@ -24,6 +25,7 @@ from engine.core.lane import (
     began_at,
     expiry,
     first_cap,
+    is_suspect,
     lets_through,
     probing,
     refilled,
@@ -226,13 +228,21 @@ def test_the_span_covers_every_delay_and_timeout() -> None:
 )
 def test_what_waits_too_long_expires(circuit: Circuit, waited_us: int, why: str) -> None:
     """Behind an open circuit after the policy's span, but a probe comes first; anything else after days."""
-    assert expiry(circuit, POLICY, AT - waited_us, AT) == why
+    assert expiry(circuit, POLICY, AT - waited_us, AT + 4 * EXPIRES_US, AT) == why
 
 
 def test_a_long_policy_is_not_cut_short() -> None:
     """A schedule longer than the days that anything may wait has its whole span."""
     long = Policy((EXPIRES_US,), SECOND)
-    assert expiry(CLOSED, long, AT - EXPIRES_US - 1, AT) == ""
+    assert expiry(CLOSED, long, AT - EXPIRES_US - 1, AT + 2 * EXPIRES_US, AT) == ""
+
+
+@pytest.mark.parametrize("circuit", [CLOSED, OPEN, replace(OPEN, probe_at=AT), probing(OPEN)])
+@pytest.mark.parametrize(("left_us", "why"), [(KEPT_MARGIN_US, ""), (KEPT_MARGIN_US - 1, "expired")])
+def test_nothing_waits_until_the_log_lets_go_of_it(circuit: Circuit, left_us: int, why: str) -> None:
+    """However long its schedule is: a day before, it ends, so that somebody is told."""
+    month = Policy((30 * 86_400 * SECOND,) * 50, SECOND)
+    assert expiry(circuit, month, AT - 6 * 86_400 * SECOND, AT + left_us, AT) == why
 
 
 @pytest.mark.parametrize(("trigger", "began"), [("scheduled", 5), ("resend", 9), ("replay", 9), ("test", 9)])
@@ -257,3 +267,18 @@ def test_when_a_deliverys_time_began(trigger: Trigger, began: int) -> None:
         b"",
     )
     assert began_at(delivery, 9) == began
+
+
+@pytest.mark.parametrize(
+    ("circuit", "suspect"),
+    [(CLOSED, False), (Circuit("closed", failures=1), True), (OPEN, True), (probing(OPEN), True)],
+)
+def test_a_suspect_is_one_that_was_down_when_last_heard_of(circuit: Circuit, *, suspect: bool) -> None:
+    """One failure is enough."""
+    assert is_suspect(circuit) is suspect
+
+
+@pytest.mark.parametrize("circuit", [Circuit("closed", failures=9), probing(OPEN)])
+def test_one_answer_clears_a_suspect(circuit: Circuit) -> None:
+    """Of a request that counts: any while closed, the probe while half open."""
+    assert not is_suspect(after(circuit, Outcome("success", status_code=200), AT, probe=True))

@@ -115,6 +115,11 @@ class Told:
         """Drained deliveries that have left their lanes."""
         return self.lanes.drained_left
 
+    @property
+    def drained_bytes_left(self) -> int:
+        """The same in bytes."""
+        return self.lanes.drained_bytes_left
+
     def __getattr__(self, name: str) -> Callable[..., None]:
         found: Callable[..., None] = getattr(self.lanes, name)
         return found

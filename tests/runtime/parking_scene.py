@@ -36,7 +36,7 @@ class Loop:
         self.waiting: dict[int, Waiting] = {}
         self.lanes: dict[str, Parked] = {}
         self.events: list[str] = []
-        self.drained_left = 0
+        self.drained_left = self.drained_bytes_left = 0
 
     def changed(self, endpoint_ids: Collection[str]) -> None:
         """No endpoint is known here."""
@@ -125,6 +125,7 @@ class Scene:
         if waiting.parked is not None:
             waiting.parked.left += 1
             self.loop.drained_left += 1
+            self.loop.drained_bytes_left += waiting.size
         return waiting
 
     def begin(self, *offsets: int) -> None:

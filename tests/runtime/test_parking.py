@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from engine.core.lane import Lane
 from engine.ports import Output
 from engine.runtime.delivering.drain import Scan
-from engine.runtime.delivering.parked import Parked
+from engine.runtime.delivering.parked import AHEAD_MAX, Parked
+from engine.runtime.delivering.parking import _with_cursor
 from engine.runtime.memory import MemoryLog
-from engine.runtime.owned import Owned
-from tests.pipeline.world import TENANT, ManualClock
+from engine.runtime.owned import Input, Owned
+from engine.runtime.topics import MESSAGE_MAX
+from tests.pipeline.world import CODEC, TENANT, ManualClock
 from tests.runtime.parking_scene import AT, LOOK_S, OPEN, REFRESH_S, Loop, Scene, attempt, scene
 
 __all__ = ["scene"]
@@ -221,3 +224,36 @@ def test_a_scan_is_never_ahead_of_the_intake() -> None:
         owned.next = intake
         scan.step(lambda _, record: got.append(record.offset), 5, 100)
         assert got == list(range(intake))
+
+
+def test_one_that_hangs_bounds_what_is_done_behind_it() -> None:
+    """The lane takes nothing more until it ends, so that its snapshot stays a record that Kafka takes."""
+    first = 1 << 40
+    owned = Owned(AT, (), first, ())
+    lane = Parked(owned, "a", TENANT)
+    lane.wanted = 256
+    lane.begin(first, ())
+    lane.behind = None
+    for offset in range(first, first + AHEAD_MAX):
+        assert lane.room(256) == 256
+        taken = Input(owned, offset, (0,))
+        taken.done = offset > first
+        lane.drained.append(taken)
+    assert lane.room(256) == 0
+    snapshot = _with_cursor(Lane("a", TENANT, parked=True), lane, 0, first + AHEAD_MAX)
+    assert (snapshot.cursor, len(snapshot.done)) == (first, AHEAD_MAX - 1)
+    assert len(CODEC.encode(snapshot)) < MESSAGE_MAX / 2
+    lane.drained[0].done = True
+    assert lane.cursor(first + AHEAD_MAX) == first + AHEAD_MAX
+    assert lane.room(256) == 256
+
+
+def test_what_was_done_before_it_was_killed_keeps_no_lane_from_going_on() -> None:
+    """However much lies behind the cursor: the one that hung comes again, and only then it waits."""
+    owned = Owned(AT, (), 0, ())
+    lane = Parked(owned, "a", TENANT)
+    lane.wanted = 256
+    lane.begin(0, range(1, AHEAD_MAX + 1))
+    assert lane.room(256) == 256
+    lane.drained.append(Input(owned, 0, (0,)))
+    assert lane.room(256) == 0

@@ -29,6 +29,7 @@ from engine.runtime.context import Context
 from engine.runtime.delivering.parked import Parked
 from engine.runtime.owned import Input
 from engine.runtime.processor import Processor
+from engine.runtime.topics import kept_us
 from schemas import headers
 
 FRESH_S = 0.15
@@ -53,6 +54,8 @@ class Waiting:
     """The parked lane that it was drained for; None if it came on its own."""
     held_us: int = 0
     """For how long the endpoint's own limits held it back; while it waits, its lane's sum to count from."""
+    since: int = 0
+    """When the event loop was told of it, microseconds since 1970 UTC."""
 
     @property
     def began(self) -> int:
@@ -91,6 +94,7 @@ class Attempts:
         self._sender = sender
         self._partitions = context.log.partitions("endpoints")
         self._freshness = inputs.view.keep_fresh("endpoints", context.clock)
+        self._kept_us = kept_us(context.settings, "deliveries")
         self._prepared: dict[str, Prepared] = {}
         """By endpoint; signing keys and header values are in the clear in it."""
         self._unopened: dict[str, Endpoint] = {}
@@ -179,11 +183,12 @@ class Attempts:
         """Return the endpoint's policy; needs no keys."""
         return policy_of(endpoint, self._context.profile(profile_name).policy)
 
-    def expiry(self, circuit: Circuit, waiting: Waiting, endpoint: Endpoint, now: int) -> str:
-        """Why a delivery has waited too long; empty if it has not. Healthy lanes are not asked."""
+    def expiry(self, waiting: Waiting, endpoint: Endpoint, circuit: Circuit, now: int) -> str:
+        """Why a delivery has waited too long; empty if it has not. Healthy endpoints are not asked."""
         if circuit is CLOSED and now - waiting.delivery.accepted_at < EXPIRES_US:
             return ""
-        return expiry(circuit, self.policy(endpoint, waiting.delivery.profile), waiting.began, now)
+        policy = self.policy(endpoint, waiting.delivery.profile)
+        return expiry(circuit, policy, waiting.began, waiting.appended_at + self._kept_us, now)
 
     def _opened(self, endpoint: Endpoint, profile: Profile) -> tuple[dict[int, bytes], Mapping[str, str]]:
         """(signing keys by secret version, the endpoint's own headers); ValueError, KeyError as of `open`."""

@@ -8,10 +8,11 @@ Runs on the thread that polls Kafka.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
+from typing import NamedTuple
 
-from engine.ports import Follower, Log, Record, TopicPartition
+from engine.ports import Follower, Log, Record, TopicPartition, TrimmedError
 from engine.runtime.delivering.parked import Parked
-from engine.runtime.delivering.parking import Told
+from engine.runtime.delivering.parking import Told, tell_trimmed
 from engine.runtime.owned import Owned
 from schemas import headers
 
@@ -73,7 +74,24 @@ class Scan:
     def _read(self, follower: Follower, limit: int) -> list[Record]:
         """What comes next, but nothing before the intake has it: attempts come after an input's positions."""
         limit = min(limit, self.owned.next - self.position)
-        return follower.poll(0, limit) if limit > 0 else []
+        try:
+            return follower.poll(0, limit) if limit > 0 else []
+        except TrimmedError:
+            self._pass_trimmed(follower)
+            return []
+
+    def _pass_trimmed(self, follower: Follower) -> None:
+        """Retention was faster than a lane is: say what it took, and go on with what is left."""
+        reader = self._log.reader()
+        start = reader.starts([self.owned.at])[self.owned.at]
+        reader.close()
+        for lane in self._lanes.values():
+            wanted = self.position if lane.behind is None else lane.behind
+            if lane.is_parked and lane.until is None and wanted < start:
+                tell_trimmed(lane, wanted, start)
+                lane.behind = start
+        self.position = max(self.position, start)
+        follower.move({self.owned.at: self.position})
 
     def _pass(self, record: Record, start: int, take: Take, most: int) -> None:
         """Hand a record to its lane; `start` is where this reading began."""
@@ -97,7 +115,8 @@ class Scan:
         """A healthy lane that has caught up with the intake takes its records as they come again."""
         for lane in self._lanes.values():
             caught_up = lane.behind is None and self.position >= self.owned.next
-            if _is_hungry(lane, most) and caught_up and lane.circuit.state == "closed":
+            is_healthy = lane.circuit.state == "closed" and not lane.is_slow
+            if _is_hungry(lane, most) and caught_up and is_healthy:
                 lane.until = self.position
                 self._told.resumed(lane, lane.heard)
 
@@ -109,6 +128,13 @@ class Scan:
 
 def _is_hungry(lane: Parked, most: int) -> bool:
     return lane.is_parked and lane.until is None and lane.room(most) * 2 >= min(lane.wanted, most)
+
+
+class Room(NamedTuple):
+    """How many deliveries each parked lane may hold, and how many more all of them together."""
+
+    most: int
+    left: int
 
 
 class Drain:
@@ -128,12 +154,12 @@ class Drain:
         self,
         lanes: Mapping[TopicPartition, dict[bytes, Parked]],
         take: Take,
-        most: int,
+        room: Room,
         held: Container[TopicPartition] = (),
     ) -> int:
-        """Scan where lanes are hungry, so that they hold `most` each; return how many records were read.
+        """Scan where lanes are hungry and there is room; the partitions in `held` wait.
 
-        The partitions in `held` wait.
+        Return how many records were read.
         """
         for at, scan in list(self._scans.items()):
             if not any(lane.is_parked for lane in lanes.get(at, {}).values()):
@@ -143,7 +169,8 @@ class Drain:
         for at, of_partition in lanes.items():
             owned = next((lane.owned for lane in of_partition.values() if lane.is_parked), None)
             if owned is not None and at not in held:
-                read += self._scan(at, owned, of_partition).step(take, READ_MAX, most)
+                limit = min(READ_MAX, room.left - read)
+                read += self._scan(at, owned, of_partition).step(take, limit, room.most) if limit > 0 else 0
         return read
 
     def _scan(self, at: TopicPartition, owned: Owned, lanes: Mapping[bytes, Parked]) -> Scan:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 
-from engine.core.lane import CLOSED, Bucket, Cap, Circuit, refilled, spent, token_at
+from engine.core.lane import CLOSED, Bucket, Cap, Circuit, is_suspect, refilled, spent, token_at
 from engine.runtime.delivering.attempt import Waiting
 from engine.runtime.delivering.parked import Parked
 from engine.runtime.owned import Owned
 
 DRAINED_MAX = 256
-"""How many deliveries of a parked lane may wait in it; one, while its circuit is open or it is locked."""
+"""How many deliveries of a parked lane may wait in it; one, while it is down or may be."""
 LOOK_US = 1_000_000
 """A lane that waits for a token, or for a key, is looked at so often: what it waits for may have changed."""
 
@@ -28,11 +28,13 @@ class Lane:
         "held_since",
         "held_us",
         "in_flight",
+        "is_aside",
         "is_diverted",
         "is_limited",
         "is_locked",
         "is_queued",
         "is_to_blame",
+        "is_watched",
         "owned",
         "parked",
         "tenant",
@@ -49,6 +51,8 @@ class Lane:
         self.in_flight = 0
         self.is_queued = False
         """Whether the lane stands in the line of those that could start something."""
+        self.is_aside = False
+        """Whether it waits for a place among the suspects'; what is heard of it meanwhile may end that."""
         self.wakes_at = 0
         """When it stands in line again by itself, microseconds since 1970 UTC; 0: when something happens."""
         self.is_limited = False
@@ -64,6 +68,8 @@ class Lane:
         """For how long its own limits have held it back, all in all, without the time since `held_since`."""
         self.held_since = 0
         """Since when they hold it back, microseconds since 1970 UTC; 0: they do not."""
+        self.is_watched = False
+        """Whether it was held lately: it is looked at for how long its next delivery has waited."""
         self.is_to_blame = True
         """Whether it was parked for its own limits, not for want of places in this process."""
         self.parked: Parked | None = None
@@ -95,7 +101,7 @@ def is_held_back(lane: Lane) -> bool:
 
 def wanted_by(lane: Lane) -> int:
     """How many drained deliveries may wait in the lane."""
-    return DRAINED_MAX if lane.circuit.state == "closed" and not lane.is_locked else 1
+    return 1 if is_suspect(lane.circuit) or lane.is_locked else DRAINED_MAX
 
 
 def tell_parked(lane: Lane) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 from engine.core.delivery import Verdict, skip_reason
 from engine.core.endpoint import Endpoint
@@ -19,6 +20,7 @@ from engine.core.lane import (
     adapted,
     after,
     first_cap,
+    is_suspect,
     lets_through,
     probing,
 )
@@ -40,8 +42,9 @@ from engine.runtime.delivering.lane import (
 )
 from engine.runtime.delivering.parked import Parked
 from engine.runtime.delivering.parking import Parking
+from engine.runtime.delivering.patience import Patience, Wakes
 from engine.runtime.delivering.requests import NO_REQUEST, Requests, Sends
-from engine.runtime.delivering.wakes import Wakes
+from engine.runtime.delivering.suspects import Suspects
 from engine.runtime.owned import Input, Owned
 from engine.runtime.processor import Processor
 
@@ -62,9 +65,11 @@ class Lanes:
         """Lanes that wait for a newer view, or for others to end requests: the next pump looks again."""
         self._circuits: Counter[str] = Counter()
         self.waiting = self.bytes_waiting = 0
-        self.left = self.bytes_left = self.drained_left = 0
+        self.left = self.bytes_left = self.drained_left = self.drained_bytes_left = 0
         self._requests = Requests()
-        self._tests = Sends(self._requests, attempts, self._count_out)
+        self._suspects = Suspects(context.settings.in_flight)
+        self._patience = Patience()
+        self._tests = Sends(self._requests, attempts, self._count_out, context.settings)
         self.failed = self._requests.failed
 
     # -- what the thread that polls tells ------------------------------------------------
@@ -73,6 +78,7 @@ class Lanes:
         """Queue deliveries in their lanes and start what can start."""
         now = self._context.clock.now()
         for waiting in batch:
+            waiting.since = now
             self.waiting += 1
             self.bytes_waiting += waiting.size
             if waiting.delivery.trigger == "test":
@@ -170,6 +176,7 @@ class Lanes:
         if waiting.parked is not None:
             waiting.parked.left += 1
             self.drained_left += 1
+            self.drained_bytes_left += waiting.size
         return waiting
 
     def _count_out(self, waiting: Waiting) -> None:
@@ -179,7 +186,7 @@ class Lanes:
         self.bytes_left += waiting.size
 
     def _stand_in_line(self, lane: Lane) -> None:
-        if lane.is_queued or not lane.waiting:
+        if lane.is_queued or not lane.waiting or (lane.is_aside and is_suspect(lane.circuit)):
             return
         is_held = bool(lane.wakes_at) or lane.in_flight >= int(lane.cap.size)
         if is_held != bool(lane.held_since):
@@ -187,6 +194,8 @@ class Lanes:
         if not is_held:
             lane.is_queued = True
             self._line.append(lane)
+        elif not lane.is_watched:
+            self._patience.watch(lane, self._context.clock.now())
 
     def _forget_idle(self, lane: Lane) -> None:
         """Keep a lane for what waits, or holds its endpoint back; of a deleted one nothing does."""
@@ -203,18 +212,22 @@ class Lanes:
     # -- beginning what may begin --------------------------------------------------------
 
     def pump(self) -> None:
-        """Begin deliveries, one a lane and round, while there is room and the lease holds."""
-        if not self._processor.holds_lease(self._settings.lease_s):
+        """Begin deliveries, one a lane and round, while there is room and the broker answers."""
+        if not self._processor.may_begin(self._settings.lease_s):
             return
         now = self._context.clock.now()
-        for lane in self._wakes.rung(self._lanes, now):
+        for lane in self._patience.lost(now):
+            self._park(lane)
+        self._tests.pump(now)
+        for lane in chain(self._wakes.due(now), self._suspects.called()):
             self._stand_in_line(lane)
-        self._tests.pump()
         while self._line and self._requests.in_flight < self._settings.in_flight:
             lane = self._line.popleft()
             lane.is_queued = False
             if lane.waiting and self._advance(lane, now):
                 self._stand_in_line(lane)
+            elif lane.waiting:
+                self._patience.watch(lane, now)
             self._forget_idle(lane)
         blocked, self._blocked = self._blocked, []
         for lane in blocked:
@@ -254,12 +267,12 @@ class Lanes:
             return True
         lock(lane, is_locked=True)
         self._hold_back(lane)
-        self._wakes.set(lane, now + LOOK_US)
+        self._wakes.sleep(lane, now + LOOK_US)
         return False
 
     def _expires(self, lane: Lane, waiting: Waiting, endpoint: Endpoint, now: int) -> bool:
         """End the delivery at the head if it has waited too long."""
-        if why := self._attempts.expiry(lane.circuit, waiting, endpoint, now):
+        if why := self._attempts.expiry(waiting, endpoint, lane.circuit, now):
             telemetry.EXPIRED.labels(why).inc()
             self._end(lane, Outcome("none", error_class=why), Verdict("failed", why))
         return bool(why)
@@ -277,13 +290,16 @@ class Lanes:
             hold(lane, now)
             self._hold_back(lane)
             return False
+        if not self._suspects.takes(lane):
+            hold(lane, now)
+            return False
         if lane.in_flight and lane.in_flight >= self._settings.in_flight - self._requests.in_flight:
             self._blocked.append(lane)  # its share is used up: the rest is for others
             return False
         rate = endpoint.settings.rate_limit
         if rate is not None and (look_at := take_token(lane, rate, now)):
             hold(lane, now)
-            self._wakes.set(lane, look_at)
+            self._wakes.sleep(lane, look_at)
             return False
         return True
 
@@ -298,7 +314,7 @@ class Lanes:
             drained = [self._leave(lane, lane.waiting.pop()).taken for _ in range(len(lane.waiting) - 1)]
             self._parking.ask(self._parked(lane), (), drained[::-1])
         if lane.circuit.state == "open":
-            self._wakes.set(lane, lane.circuit.probe_at)
+            self._wakes.sleep(lane, lane.circuit.probe_at)
 
     # -- one attempt -----------------------------------------------------------------------
 
@@ -306,20 +322,24 @@ class Lanes:
         waiting = self._leave(lane, lane.waiting.popleft())
         if not waiting.taken.begin():
             return
-        is_probe = lane.circuit.state == "open"
-        if is_probe:
-            self._turn_circuit(lane, probing(lane.circuit))
+        began = lane.circuit
+        if began.state == "open":
+            self._turn_circuit(lane, probing(began))
         lane.in_flight += 1
-        self._requests.begin(self._attempt(lane, waiting, endpoint, is_probe=is_probe))
+        self._requests.in_flight += 1
+        self._suspects.in_flight += is_suspect(began)
+        self._requests.begin(self._attempt(lane, waiting, endpoint, began))
 
-    async def _attempt(self, lane: Lane, waiting: Waiting, endpoint: Endpoint, *, is_probe: bool) -> None:
+    async def _attempt(self, lane: Lane, waiting: Waiting, endpoint: Endpoint, began: Circuit) -> None:
+        """Make the request of a delivery that began with this circuit."""
         outcome, verdict = await self._attempts.make(waiting, endpoint)
         self._requests.in_flight -= 1
+        self._suspects.in_flight -= is_suspect(began)
         lane.in_flight -= 1
         if verdict.disables:
             lane.gone_version = max(lane.gone_version, outcome.endpoint_version)
         self._attempts.conclude(waiting, outcome, verdict)
-        self._learn(lane, outcome, is_probe=is_probe)
+        self._learn(lane, outcome, is_probe=began.state == "open")
         self._stand_in_line(lane)
         self._forget_idle(lane)
         self.pump()
@@ -331,10 +351,10 @@ class Lanes:
         circuit = after(lane.circuit, outcome, now, probe=is_probe)
         if circuit is lane.circuit or lane.owned.stopping:
             return
-        if circuit.state == lane.circuit.state:
-            lane.circuit = circuit
-            return
+        before = lane.circuit.state
         self._turn_circuit(lane, circuit)
+        if circuit.state == before:
+            return
         if circuit.state == "closed":
             lane.cap = Cap(1.0)
         self._parking.ask(self._parked(lane), ())
@@ -347,7 +367,7 @@ class Lanes:
 
     def observe(self) -> None:
         """Set the gauges."""
-        telemetry.IN_FLIGHT.set(self._requests.in_flight)
+        telemetry.IN_FLIGHT.set(len(self._requests.under_way))
         telemetry.PLACES.set(self._settings.in_flight)
         for state in ("open", "half_open"):
             telemetry.CIRCUITS.labels(state).set(self._circuits[state])

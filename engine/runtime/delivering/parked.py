@@ -8,12 +8,15 @@ from collections.abc import Iterable, Sequence
 from engine.core.lane import CLOSED, Circuit, Lane
 from engine.runtime.owned import Input, Owned
 
+AHEAD_MAX = 100_000
+"""Offsets behind the cursor that may be drained or done: the lane's one record names those that are."""
+
 
 class Parked:
     """What the log says of one lane, and how far its drain is.
 
-    The thread that polls owns it, but for the four that the event loop sets: `circuit`, `wanted`,
-    `left` and `asked`.
+    The thread that polls owns it, but for the five that the event loop sets: `circuit`, `wanted`,
+    `left`, `asked` and `is_slow`.
     """
 
     __slots__ = (
@@ -31,6 +34,7 @@ class Parked:
         "handed",
         "heard",
         "is_parked",
+        "is_slow",
         "key",
         "left",
         "owned",
@@ -47,6 +51,8 @@ class Parked:
         self.circuit: Circuit = CLOSED
         self.wanted = 1
         """How many drained deliveries may wait in the lane."""
+        self.is_slow = False
+        """Whether what was drained waits in the lane for long: then it takes nothing on its own."""
         self.handed = self.left = 0
         """Deliveries that the drain gave to the lane, and those that left it."""
         self.asked = self.heard = 0
@@ -77,7 +83,15 @@ class Parked:
         return self.is_parked, self._covered_from
 
     def room(self, most: int) -> int:
-        """How many more deliveries the lane takes now, if no more than `most` may wait in it."""
+        """How many more deliveries the lane takes now, if no more than `most` may wait in it.
+
+        None while one that hangs holds the cursor back too far; what was done before us alone holds nobody.
+        Where one each is all there is room for, those whose circuit is not closed leave it to the others.
+        """
+        if most == 1 and self.circuit.state != "closed":
+            return 0
+        if self.drained and len(self.drained) + len(self.found) >= AHEAD_MAX:
+            return 0
         return min(self.wanted, most) - (self.handed - self.left)
 
     def holds(self, offset: int) -> bool:

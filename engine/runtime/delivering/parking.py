@@ -225,13 +225,18 @@ def _restored(owned: Owned, lane: Lane, start: int) -> Parked:
         parked.begin(max(lane.cursor, start), lane.done)
         parked.acknowledge(parked.sending())
     if lane.parked and lane.cursor < start:
-        telemetry.LANES_TRIMMED.inc(start - lane.cursor)
-        _LOG.error(
-            "lane.trimmed",
-            endpoint=lane.endpoint_id,
-            partition=owned.at[1],
-            first=lane.cursor,
-            last=start - 1,
-            todo="deliveries of this endpoint among these offsets are lost: `hooklog reconcile` lists them",
-        )
+        tell_trimmed(parked, lane.cursor, start)
     return parked
+
+
+def tell_trimmed(parked: Parked, first: int, start: int) -> None:
+    """Say what retention took of a lane's backlog: what lies from `first` to below `start`."""
+    telemetry.LANES_TRIMMED.inc(start - first)
+    _LOG.error(
+        "lane.trimmed",
+        endpoint=parked.endpoint_id,
+        partition=parked.owned.at[1],
+        first=first,
+        last=start - 1,
+        todo="deliveries of this endpoint among these offsets are lost: `hooklog reconcile` lists them",
+    )
