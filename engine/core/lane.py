@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from engine.core.delivery import THROTTLED
-from engine.core.model import DeliveryScheduled, Outcome, Policy
+from engine.core.model import DeliveryScheduled, ErrorClass, Outcome, Policy
 from engine.core.retry import JITTER_MAX
 
 CircuitState = Literal["closed", "open", "half_open"]
+Expiry = Literal["", "circuit_open", "expired"]
+"""Why a delivery waits no longer; empty: it waits on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ OPENS_AFTER = 10
 UNWILLING_US = 30_000_000
 """For so long an endpoint that does answer must have answered 429, 502, 503 or 504 and nothing else."""
 PAUSE_US, PAUSE_MAX_US = 5_000_000, 30_000_000
-UNREACHABLE = frozenset({"dns", "connect", "tls", "timeout", "reset"})
+UNREACHABLE: frozenset[ErrorClass] = frozenset({"dns", "connect", "tls", "timeout", "reset"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +190,7 @@ def began_at(delivery: DeliveryScheduled, appended_at: int) -> int:
     return delivery.accepted_at if delivery.trigger == "scheduled" else appended_at
 
 
-def expiry(circuit: Circuit, policy: Policy, began: int, now: int) -> str:
+def expiry(circuit: Circuit, policy: Policy, began: int, now: int) -> Expiry:
     """Why a delivery that waits ends as failed now; empty if it may wait on."""
     waited, span = now - began, span_us(policy)
     if circuit.state == "open" and now < circuit.probe_at and waited > span:

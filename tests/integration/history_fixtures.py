@@ -131,7 +131,7 @@ def attempt(offset: int, endpoint: str, number: int, decision: Decision) -> Atte
         error_class="" if success else "http_5xx",
         error="" if success else "HTTP 503",
         decision=decision,
-        reason="exhausted" if decision == "failed" else "",
+        reason="http_5xx" if decision == "failed" else "",
         retry_at=NOW + (number + 1) * SECOND if decision == "retry" else 0,
         request_bytes=620,
         response_body=b"ok \xff" if success else b"busy",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+from engine.core.model import ERROR_CLASSES
+
 Told = Mapping[str, object]
 """A delivery or an attempt by its columns, in the history's shape or the API's."""
 
@@ -20,8 +22,8 @@ _BECAUSE = {
     "circuit_open": "its circuit was open",
     "expired": "it had waited longer than its retries take",
 }
-_REASONS = {
-    "exhausted": "all its tries are used up",
+_EXHAUSTED = "all its tries are used up"
+_REASONS: Mapping[str, str] = {
     "gone": "the receiver says that it is gone (410)",
     "disabled": "the endpoint is disabled",
     "deleted": "the endpoint was deleted",
@@ -130,8 +132,8 @@ def because(attempt: Told) -> str:
 
 def reason(name: str) -> str:
     """Why a delivery ended, as a clause; the class of an error says that its last try had it."""
-    if name not in _REASONS and (name in _BECAUSE or name.startswith("http_") or name == "throttled"):
-        return _REASONS["exhausted"]
+    if name not in _REASONS and name in ERROR_CLASSES:
+        return _EXHAUSTED
     return _REASONS.get(name, name or "no reason is recorded")
 
 

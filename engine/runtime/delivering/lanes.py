@@ -18,6 +18,7 @@ from engine.core.lane import (
     EXPIRES_US,
     Cap,
     Circuit,
+    Expiry,
     adapted,
     after,
     expiry,
@@ -246,7 +247,7 @@ class Lanes:
         self._begin(lane, endpoint)
         return True
 
-    def _expiry(self, lane: Lane, waiting: Waiting, endpoint: Endpoint, now: int) -> str:
+    def _expiry(self, lane: Lane, waiting: Waiting, endpoint: Endpoint, now: int) -> Expiry:
         """Why the delivery has waited too long; empty if it has not. Healthy lanes are not asked."""
         if lane.circuit is CLOSED and now - waiting.delivery.accepted_at < EXPIRES_US:
             return ""
