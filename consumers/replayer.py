@@ -13,6 +13,7 @@ from functools import partial
 from threading import Event
 
 from engine.core.change import REMEMBERED_US, RejectionCode
+from engine.core.directory import parse_directory_key
 from engine.core.endpoint import Endpoint
 from engine.core.model import DeliveryScheduled
 from engine.core.recent import Recent
@@ -33,7 +34,7 @@ from engine.ports import Output, Record
 from engine.ports import TopicPartition as Partition
 from engine.runtime import telemetry
 from engine.runtime.configuration.vault import Keyring
-from engine.runtime.configuration.views import CONFIGURATION_TOPICS, REPLAYS, Configuration, View, wait_for
+from engine.runtime.configuration.views import CONFIGURATION_TOPICS, Configuration, View, wait_for
 from engine.runtime.context import Context, Ready
 from engine.runtime.held import Held
 from engine.runtime.owned import Input, Owned
@@ -123,7 +124,7 @@ class Replayer:
         """Return the last record of each replay that is not forgotten."""
         reader = self.processor.progress.reader
         records = reader.read(reader.starts([("directory", partition)]))
-        latest = {r.key: r for r in records if (r.key or b"").startswith(REPLAYS.encode())}
+        latest = {r.key: r for r in records if _is_replay(r)}
         return [record for record in latest.values() if record.value is not None]
 
     def _take_up(self, replay: Replay) -> None:
@@ -334,6 +335,12 @@ class Replayer:
         self.processor.close()
         self._originals.close()
         self.view.close()
+
+
+def _is_replay(record: Record) -> bool:
+    """Whether a record of `directory` is the snapshot, or the tombstone, of a replay."""
+    entry = parse_directory_key((record.key or b"").decode())
+    return entry is not None and entry[0] == "replay"
 
 
 def run(context: Context, stop: Event, ready: Ready) -> None:

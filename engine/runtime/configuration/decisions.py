@@ -29,6 +29,7 @@ from engine.core.directory import (
     DeleteTenant,
     DirectoryCommand,
     DirectoryFact,
+    EntryKind,
     EventType,
     EventTypeDeleted,
     EventTypePut,
@@ -38,6 +39,7 @@ from engine.core.directory import (
     Tenant,
     TenantCreated,
     TenantDeleted,
+    directory_key,
 )
 from engine.core.endpoint import Endpoint, decide, evolve, reject
 from engine.core.routing import partition_of
@@ -53,6 +55,8 @@ NOT_THE_SAME = "the data key cannot be opened, or is another one: does control h
 
 _Sealing = EndpointCreated | EndpointUpdated | SecretRotated
 """Facts that carry what is sealed."""
+_Entry = Tenant | DataKey | ApiKey | EventType
+"""What control writes on `directory`."""
 
 
 class Decisions:
@@ -200,20 +204,20 @@ class Decisions:
                 tenant = tenancy.tenant_after(now.tenants.get(fact.tenant), fact)
                 now.tenants[tenant.id] = tenant
                 keys = self._shredded(fact, cause) if tenant.deleted else self._data_key(fact, cause)
-                return [*keys, self._entry(fact.tenant, f"tenant:{tenant.id}", tenant, cause)]
+                return [*keys, self._entry(fact.tenant, "tenant", tenant.id, tenant, cause)]
             case KeyCreated() | KeyRevoked():
                 key = tenancy.key_after(now.keys.get(fact.key_id), fact)
                 now.keys[key.id] = key
-                return [self._entry(fact.tenant, f"api_key:{key.id}", key, cause)]
+                return [self._entry(fact.tenant, "api_key", key.id, key, cause)]
             case EventTypePut():
                 now.event_types[fact.name] = event_type = tenancy.event_type_after(fact)
-                return [self._entry(fact.tenant, f"event_type:{fact.name}", event_type, cause)]
+                return [self._entry(fact.tenant, "event_type", fact.name, event_type, cause)]
             case EventTypeDeleted():
                 del now.event_types[fact.name]
-                return [self._entry(fact.tenant, f"event_type:{fact.name}", None, cause)]
+                return [self._entry(fact.tenant, "event_type", fact.name, None, cause)]
             case DataKeyRewrapped():
                 data_key = self._keyring.data_keys[fact.data_key_id]
-                return [self._entry(fact.tenant, f"data_key:{data_key.id}", data_key, cause)]
+                return [self._entry(fact.tenant, "data_key", data_key.id, data_key, cause)]
         assert_never(fact)
 
     def _shredded(self, fact: DirectoryFact, cause: bytes) -> list[Output]:
@@ -221,7 +225,7 @@ class Decisions:
         ids = [key.id for key in self._keyring.data_keys.values() if key.tenant == fact.tenant]
         for id in ids:
             self._keyring.forget(id)
-        return [self._entry(fact.tenant, f"data_key:{id}", None, cause) for id in ids]
+        return [self._entry(fact.tenant, "data_key", id, None, cause) for id in ids]
 
     def _data_key(self, fact: EndpointFact | DirectoryFact, cause: bytes) -> list[Output]:
         """Make the tenant's data key if it has none, before the tenant: whoever sees that has the key."""
@@ -229,7 +233,7 @@ class Decisions:
             return []
         key = new_data_key(self._context.vault, f"dk_{fact.command_id}", fact.tenant, fact.at)
         self._keyring.put(key)
-        return [self._entry(fact.tenant, f"data_key:{key.id}", key, cause)]
+        return [self._entry(fact.tenant, "data_key", key.id, key, cause)]
 
     # -- records ---------------------------------------------------------------------------
 
@@ -239,10 +243,8 @@ class Decisions:
     def _endpoint(self, endpoint: Endpoint, cause: bytes) -> Output:
         return self._output("endpoints", endpoint.tenant, endpoint.id, endpoint, cause)
 
-    def _entry(
-        self, tenant: str, key: str, value: Tenant | DataKey | ApiKey | EventType | None, cause: bytes
-    ) -> Output:
-        return self._output("directory", tenant, key, value, cause)
+    def _entry(self, tenant: str, kind: EntryKind, id: str, value: _Entry | None, cause: bytes) -> Output:
+        return self._output("directory", tenant, directory_key(kind, id), value, cause)
 
     def _output(self, topic: str, tenant: str, key: str, value: object, cause: bytes) -> Output:
         """Build a record; without a value a tombstone. A tenant's records share a partition number."""
