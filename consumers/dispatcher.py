@@ -24,14 +24,13 @@ from engine.runtime import telemetry
 from engine.runtime.configuration.vault import Keyring
 from engine.runtime.configuration.views import CONFIGURATION_TOPICS, Configuration, View
 from engine.runtime.context import Context, Ready
-from engine.runtime.delivering import parking
 from engine.runtime.delivering.attempt import Attempts, Inputs, Waiting
 from engine.runtime.delivering.drain import Drain
 from engine.runtime.delivering.http import AiohttpSender
 from engine.runtime.delivering.lane import DRAINED_MAX
 from engine.runtime.delivering.lanes import Lanes
 from engine.runtime.delivering.parked import Parked
-from engine.runtime.delivering.parking import Parking
+from engine.runtime.delivering.parking import Parking, ParkingListener
 from engine.runtime.invalid import invalid_output
 from engine.runtime.owned import Input, Owned
 from engine.runtime.processor import Processor
@@ -48,7 +47,7 @@ RECENT_US = 120_000_000
 RECENT_MAX = 200_000
 
 
-class Told(parking.Told, Protocol):
+class IntakeListener(ParkingListener, Protocol):
     """The event loop's lanes: `engine.runtime.delivering.lanes.Lanes`. Calls come in order, and later."""
 
     @property
@@ -68,9 +67,9 @@ class Told(parking.Told, Protocol):
 class Intake:
     """The Kafka side: polls, drops copies, hands deliveries over; runs on a thread of its own."""
 
-    def __init__(self, context: Context, told: Told) -> None:
+    def __init__(self, context: Context, listener: IntakeListener) -> None:
         self._context = context
-        self._told = told
+        self._listener = listener
         self._recent: Recent[int] = Recent(RECENT_US, RECENT_MAX)
         """Offset on `deliveries` by (delivery, attempt)."""
         self._batch: list[Waiting] = []
@@ -80,14 +79,14 @@ class Intake:
         self.bytes_in = 0
         self.configuration = Configuration(context.codec, Keyring(context.vault))
         self.view = View(context.log, CONFIGURATION_TOPICS, self.configuration.fold)
-        self.parking = Parking(context, told)
-        self._drain = Drain(context.log, told)
+        self.parking = Parking(context, listener)
+        self._drain = Drain(context.log, listener)
         flow = Flow(
             GROUP,
             ("deliveries",),
             lambda _, partition: (("attempts", partition),),
             owning=self._owning,
-            disowned=lambda owned: told.forget(owned.at[1]),
+            disowned=lambda owned: listener.forget(owned.at[1]),
             seen=self.parking.attempted,
             linger_ms=LINGER_MS,
         )
@@ -95,7 +94,7 @@ class Intake:
 
     def _owning(self, owned: Owned) -> None:
         """Take up the partition's lanes; remember what was attempted lately, by whoever owned it then."""
-        self._told.restore(owned, self.parking.restore(owned, self.processor.progress))
+        self._listener.restore(owned, self.parking.restore(owned, self.processor.progress))
         reader = self.processor.progress.reader
         since = self._context.clock.now() - RECENT_US
         for record in reader.read(reader.since([("attempts", owned.at[1])], since)):
@@ -120,7 +119,7 @@ class Intake:
     def _room_drained(self) -> int:
         """How many deliveries each parked lane may hold: all of them together at most half of the places."""
         places = self._context.settings.waiting // 2
-        return DRAINED_MAX if self._drained_in - self._told.drained_left < places else 1
+        return DRAINED_MAX if self._drained_in - self._listener.drained_left < places else 1
 
     def _pause(self, full: bool) -> None:
         """Let the log hold what we cannot."""
@@ -160,7 +159,7 @@ class Intake:
             batch, self._batch = self._batch, []
             self.taken_in += len(batch)
             self.bytes_in += sum(each.size for each in batch)
-            self._told.arrive(batch)
+            self._listener.arrive(batch)
 
     def _accept(self, taken: Input, record: Record) -> DeliveryScheduled | None:
         """Decode; None for a copy of one that was taken in, and for what goes to `invalid`."""
@@ -192,7 +191,7 @@ class Intake:
 
 
 class Dispatcher:
-    """Both sides, wired together; as `Told` it passes on what the polling thread says."""
+    """Both sides, wired together; as the listener it passes on what the polling thread says."""
 
     def __init__(self, context: Context) -> None:
         self._settings = context.settings

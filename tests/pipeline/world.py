@@ -97,7 +97,7 @@ class ScriptedSender:
         """Nothing to close."""
 
 
-class Told:
+class Direct:
     """Passes on at once what the thread that polls says: here there is one thread."""
 
     lanes: Lanes
@@ -157,12 +157,12 @@ class World:
 
     async def _start_dispatcher(self) -> None:
         self.sender = ScriptedSender(self)
-        told = Told()
-        self.intake = Intake(self.context(), told)
+        direct = Direct()
+        self.intake = Intake(self.context(), direct)
         inputs = Inputs(self.intake.processor, self.intake.configuration, self.intake.view)
         attempts = Attempts(self.context(), inputs, self.sender)
         self.lanes = Lanes(self.context(), self.intake.processor, attempts, self.intake.parking)
-        told.lanes = self.lanes
+        direct.lanes = self.lanes
 
     def kill(self, group: str) -> None:
         """SIGKILL, and a new process: nothing is drained, acknowledged or committed."""

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from engine.core.model import ERROR_CLASSES
 
-Told = Mapping[str, object]
+HistoryRow = Mapping[str, object]
 """A delivery or an attempt by its columns, in the history's shape or the API's."""
 
 _UNITS_MS = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000))
@@ -111,7 +111,7 @@ def sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!", "…")) else ".")
 
 
-def decided(attempt: Told) -> str:
+def decided(attempt: HistoryRow) -> str:
     """What was decided after an attempt, and why: `retry in 2 m, because it answered 503`."""
     match str(attempt["decision"]):
         case "delivered":
@@ -124,7 +124,7 @@ def decided(attempt: Told) -> str:
             return f"skipped, because {reason(str(attempt['reason']))}"
 
 
-def because(attempt: Told) -> str:
+def because(attempt: HistoryRow) -> str:
     """Why an attempt or a delivery's last one is no success, as a clause."""
     status = int(str(attempt["status_code"]))
     return _answered(attempt) if status else _BECAUSE.get(str(attempt["error_class"]), "there was no answer")
@@ -137,7 +137,7 @@ def reason(name: str) -> str:
     return _REASONS.get(name, name or "no reason is recorded")
 
 
-def standing(delivery: Told) -> str:
+def standing(delivery: HistoryRow) -> str:
     """Where a delivery stands, in a few words; empty where its status says all."""
     match str(delivery["status"]):
         case "failed" | "skipped":
@@ -148,11 +148,11 @@ def standing(delivery: Told) -> str:
             return ""
 
 
-def _answered(attempt: Told) -> str:
+def _answered(attempt: HistoryRow) -> str:
     return f"it answered {attempt['status_code']}"
 
 
-def _until_next(attempt: Told) -> str:
+def _until_next(attempt: HistoryRow) -> str:
     due, began = time_of(attempt["next_attempt_at"]), time_of(attempt["attempted_at"])
     if due is None or began is None:
         return "a while"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from engine.ports import Follower, Log, Record, TopicPartition
 from engine.runtime.delivering.parked import Parked
-from engine.runtime.delivering.parking import Told
+from engine.runtime.delivering.parking import ParkingListener
 from engine.runtime.owned import Owned
 from schemas import headers
 
@@ -26,9 +26,11 @@ Take = Callable[[Parked, Record], None]
 class Scan:
     """The scan of one partition."""
 
-    def __init__(self, log: Log, owned: Owned, lanes: Mapping[bytes, Parked], told: Told) -> None:
+    def __init__(
+        self, log: Log, owned: Owned, lanes: Mapping[bytes, Parked], listener: ParkingListener
+    ) -> None:
         self._log = log
-        self._told = told
+        self._listener = listener
         self._follower: Follower | None = None
         self._missed: set[bytes] = set()
         self.owned = owned
@@ -99,7 +101,7 @@ class Scan:
             caught_up = lane.behind is None and self.position >= self.owned.next
             if _is_hungry(lane, most) and caught_up and lane.circuit.state == "closed":
                 lane.until = self.position
-                self._told.resumed(lane, lane.heard)
+                self._listener.resumed(lane, lane.heard)
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -114,9 +116,9 @@ def _is_hungry(lane: Parked, most: int) -> bool:
 class Drain:
     """The scans of every partition that has parked lanes."""
 
-    def __init__(self, log: Log, told: Told) -> None:
+    def __init__(self, log: Log, listener: ParkingListener) -> None:
         self._log = log
-        self._told = told
+        self._listener = listener
         self._scans: dict[TopicPartition, Scan] = {}
 
     def scanned(self, lane: Parked) -> int:
@@ -142,7 +144,7 @@ class Drain:
         if scan is None or scan.owned is not owned:
             if scan is not None:
                 scan.close()
-            scan = self._scans[at] = Scan(self._log, owned, lanes, self._told)
+            scan = self._scans[at] = Scan(self._log, owned, lanes, self._listener)
         return scan
 
     def close(self) -> None:

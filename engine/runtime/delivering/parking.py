@@ -30,7 +30,7 @@ REFRESH_EVERY_S = 30.0
 _LOG = telemetry.logger("parking")
 
 
-class Told(Protocol):
+class ParkingListener(Protocol):
     """The event loop's lanes, told by the thread that polls; calls come in order, and later."""
 
     def resumed(self, parked: Parked, heard: int) -> None:
@@ -43,9 +43,9 @@ class Told(Protocol):
 class Parking:
     """The parked lanes of every partition that this process owns."""
 
-    def __init__(self, context: Context, told: Told) -> None:
+    def __init__(self, context: Context, listener: ParkingListener) -> None:
         self._context = context
-        self._told = told
+        self._listener = listener
         self._asked: deque[tuple[Parked, Sequence[Input], Sequence[Input]]] = deque()
         self._looked = 0.0
         self.lanes: dict[TopicPartition, dict[bytes, Parked]] = {}
@@ -136,7 +136,7 @@ class Parking:
         if parked.acknowledge(number) and parked.written is None:
             self.lanes.get(parked.owned.at, {}).pop(parked.key, None)
             parked.owned.aside.pop(parked.key, None)
-            self._told.cleared(parked, parked.heard)
+            self._listener.cleared(parked, parked.heard)
 
     # -- assignment --------------------------------------------------------------------
 
