@@ -65,7 +65,7 @@ class Snapshot(NamedTuple):
         return all(reached.get(at, 0) >= end for at, end in self.ends.items() if at[0] in topics)
 
 
-class Verdict(NamedTuple):
+class CheckResult(NamedTuple):
     """What a check found."""
 
     late: list[Pending]
@@ -120,7 +120,7 @@ class Accounting:
         self._target: Snapshot | None = None
         self._check_at = self._again_at = 0.0
         self._first_minute = 0
-        self._said: Verdict | None = None
+        self._said: CheckResult | None = None
 
     # -- the start ---------------------------------------------------------------------
 
@@ -216,18 +216,18 @@ class Accounting:
         self._parked = {e: until for e, until in self._parked.items() if until > target.at}
         self._snapshots.append(target)
         try:
-            verdict = self._judge(target)
+            result = self._judge(target)
         except LogError as error:
             _LOG.warning("accounting.log_away", error=str(error))
             return
         self._settle(target)
-        self._tell(target, verdict)
+        self._tell(target, result)
 
-    def _judge(self, target: Snapshot) -> Verdict:
+    def _judge(self, target: Snapshot) -> CheckResult:
         ledger = self.books.ledger
         late, parked = split(ledger.overdue(target.at - self._pace.grace_us), self._parked, target.at)
         unrouted, contradictions = self._unrouted(target), len(ledger.contradictions)
-        return Verdict(late, parked, unrouted, contradictions, self._compare(target))
+        return CheckResult(late, parked, unrouted, contradictions, self._compare(target))
 
     def _unrouted(self, target: Snapshot) -> int:
         """Messages in no RoutedBatch: in gaps, or behind the last one for longer than the grace."""
@@ -277,34 +277,34 @@ class Accounting:
 
     # -- telling -----------------------------------------------------------------------
 
-    def _tell(self, target: Snapshot, verdict: Verdict) -> None:
-        late, pending = len(verdict.late), len(self.books.ledger)
-        for state, count in (("overdue", late), ("parked", verdict.parked)):
+    def _tell(self, target: Snapshot, result: CheckResult) -> None:
+        late, pending = len(result.late), len(self.books.ledger)
+        for state, count in (("overdue", late), ("parked", result.parked)):
             telemetry.PENDING.labels(state).set(count)
-        telemetry.PENDING.labels("waiting").set(pending - late - verdict.parked)
+        telemetry.PENDING.labels("waiting").set(pending - late - result.parked)
         telemetry.UNACCOUNTED.labels("overdue").set(late)
-        telemetry.UNACCOUNTED.labels("unrouted").set(verdict.unrouted)
-        telemetry.UNACCOUNTED.labels("contradiction").set(verdict.contradictions)
-        if verdict.history is not None:
-            telemetry.UNACCOUNTED.labels("history").set(sum(verdict.history.values()))
+        telemetry.UNACCOUNTED.labels("unrouted").set(result.unrouted)
+        telemetry.UNACCOUNTED.labels("contradiction").set(result.contradictions)
+        if result.history is not None:
+            telemetry.UNACCOUNTED.labels("history").set(sum(result.history.values()))
             telemetry.ACCOUNTING_CHECKED.set(target.at / 1e6)
-        if verdict != self._said and (late or verdict.unrouted or verdict.contradictions or verdict.history):
-            self._log(target, verdict)
-        self._said = verdict
+        if result != self._said and (late or result.unrouted or result.contradictions or result.history):
+            self._log(target, result)
+        self._said = result
 
-    def _log(self, target: Snapshot, verdict: Verdict) -> None:
+    def _log(self, target: Snapshot, result: CheckResult) -> None:
         """Name some of what is wrong; `hooklog reconcile` names all."""
         named = [
             f"dlv_{p.key.hex()} attempt {p.number} of endpoint {p.endpoint},"
             f" overdue by {(target.at - p.due) // 1_000_000} s"
-            for p in verdict.late[:SHOWN]
+            for p in result.late[:SHOWN]
         ]
         _LOG.error(
             "accounting.unaccounted",
-            overdue=len(verdict.late),
-            unrouted=verdict.unrouted,
-            contradictions=verdict.contradictions,
-            history=dict(list((verdict.history or {}).items())[:SHOWN]),
+            overdue=len(result.late),
+            unrouted=result.unrouted,
+            contradictions=result.contradictions,
+            history=dict(list((result.history or {}).items())[:SHOWN]),
             deliveries=named,
             todo="hooklog reconcile --since 2h names them all",
         )

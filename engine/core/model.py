@@ -13,7 +13,7 @@ from typing import Literal, get_args
 Trigger = Literal["scheduled", "resend", "replay", "test"]
 Result = Literal["success", "failure", "none"]
 Decision = Literal["delivered", "retry", "failed", "skipped"]
-Verdict = Literal["routed", "duplicate", "invalid"]
+RoutingVerdict = Literal["routed", "duplicate", "invalid"]
 Status = Literal["delivered", "failed", "pending", "skipped"]
 Asks = Literal["", "disable", "abort-message"]
 """What a receiver may ask for along with its answer."""
@@ -80,7 +80,7 @@ class Routing:
     event_type: str = ""
     accepted_at: int = 0
     digest: bytes = b""
-    verdict: Verdict = "routed"
+    verdict: RoutingVerdict = "routed"
     matched: tuple[str, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     bytes: int = 0
