@@ -36,7 +36,7 @@ from engine.runtime import telemetry
 from engine.runtime.configuration.vault import Keyring
 from engine.runtime.configuration.views import CONFIGURATION_TOPICS, Configuration, View, wait_for
 from engine.runtime.context import Context, Ready
-from engine.runtime.held import Held
+from engine.runtime.held import HeldPartitions
 from engine.runtime.owned import Input, Owned
 from engine.runtime.processor import Processor, settle
 from engine.runtime.progress import Flow
@@ -74,7 +74,7 @@ class Replayer:
         self._early: list[tuple[CancelReplay, tuple[Input, Record], Outputs]] = []
         """Cancellations of what is just beginning."""
         self._seen: dict[Partition, Recent[bool]] = {}
-        self._held = Held(GROUP)
+        self._held = HeldPartitions(GROUP)
         """Replays of a partition that waits go on."""
         self._configuration = Configuration(context.codec, Keyring(context.vault))
         self.view = View(context.log, CONFIGURATION_TOPICS, self._configuration.fold)

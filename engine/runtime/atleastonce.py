@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from engine.ports import Consumer, Log, LogError, Position, Record, TopicPartition
-from engine.runtime.held import Held
+from engine.runtime.held import HeldPartitions
 from schemas.codec import UnknownSchemaError
 
 T = TypeVar("T")
@@ -33,7 +33,7 @@ class AtLeastOnce:
         self._log = log
         self._group = group
         self.next: dict[TopicPartition, int] = {}
-        self._held = Held(group)
+        self._held = HeldPartitions(group)
         self.gained = False
         """Set when partitions were assigned; cleared by whoever has to prepare for them."""
         self.consumer: Consumer = log.consumer(group, topics, self, patience_ms=patience_ms)
