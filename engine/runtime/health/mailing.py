@@ -41,7 +41,7 @@ _LOG = telemetry.logger(GROUP)
 
 
 @dataclass(slots=True)
-class Waiting:
+class WaitingMail:
     """A mail that the server has not taken yet."""
 
     notice: Notice
@@ -131,8 +131,8 @@ class Mailing:
         self._context = context
         self._send = send
         self._pool = pool
-        self._sending: tuple[Key, Waiting, Future[None]] | None = None
-        self._waiting: dict[Key, Waiting] = {}
+        self._sending: tuple[Key, WaitingMail, Future[None]] | None = None
+        self._waiting: dict[Key, WaitingMail] = {}
         self._inputs = _Inputs(context.log, self._give_up)
         self._paused: set[TopicPartition] = set()
         self._committed = 0.0
@@ -179,7 +179,7 @@ class Mailing:
             return
         to = recipients(self._context.settings, notice.tenant)
         if self._send is not None and to:
-            self._waiting[(record.topic, record.partition), record.offset] = Waiting(notice, to)
+            self._waiting[(record.topic, record.partition), record.offset] = WaitingMail(notice, to)
 
     def _hold_back(self) -> None:
         """Take no more in while much waits."""
@@ -202,11 +202,11 @@ class Mailing:
         is_ours = lease >= self._sent_at and now - lease < self._context.settings.lease_s
         return is_ours and now >= self._not_before
 
-    def _next(self) -> tuple[Key, Waiting] | None:
+    def _next(self) -> tuple[Key, WaitingMail] | None:
         now = self._context.clock.monotonic()
         return next(((key, each) for key, each in self._waiting.items() if each.due <= now), None)
 
-    def _begin(self, key: Key, waiting: Waiting) -> None:
+    def _begin(self, key: Key, waiting: WaitingMail) -> None:
         notice = waiting.notice
         mail = Mail(notice.id, notice.at, waiting.to, subject(notice), text(notice))
         assert self._send is not None
@@ -228,7 +228,7 @@ class Mailing:
         notice = waiting.notice
         _LOG.info("mail.sent", notice=notice.id, kind=notice.kind, endpoint=notice.endpoint_id)
 
-    def _failed(self, key: Key, waiting: Waiting, error: MailError) -> None:
+    def _failed(self, key: Key, waiting: WaitingMail, error: MailError) -> None:
         """Try again later: this mail if the answer was about it, none if the server is away."""
         telemetry.MAIL_ERRORS.inc()
         waiting.failures += 1
@@ -244,14 +244,14 @@ class Mailing:
             self._not_before = now + _pause_s(self._failures)
         _LOG.warning("mail.failed", notice=waiting.notice.id, error=str(error), waiting=len(self._waiting))
 
-    def _give_one_up(self, key: Key, waiting: Waiting, error: MailError) -> None:
+    def _give_one_up(self, key: Key, waiting: WaitingMail, error: MailError) -> None:
         notice = waiting.notice
         _LOG.error(
             "mail.given_up", notice=notice.id, kind=notice.kind, endpoint=notice.endpoint_id, error=str(error)
         )
         self._done(key, waiting, "given_up")
 
-    def _done(self, key: Key, waiting: Waiting, result: str) -> None:
+    def _done(self, key: Key, waiting: WaitingMail, result: str) -> None:
         self._waiting.pop(key, None)
         telemetry.NOTIFICATIONS.labels(waiting.notice.kind, result).inc()
         self._sent_at = self._context.clock.monotonic()
