@@ -1,4 +1,4 @@
-"""A lane: what the dispatcher keeps for one endpoint. Belongs to the event loop."""
+"""A live lane: what the dispatcher keeps in memory for one endpoint. Belongs to the event loop."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ DRAINED_MAX = 256
 """How many deliveries of a parked lane may wait in it; one, while its circuit is open."""
 
 
-class Lane:
-    """What is kept for one endpoint."""
+class LiveLane:
+    """What is kept in memory for one endpoint; what the log says of a lane is `engine.core.lane.Lane`."""
 
     __slots__ = (
         "bucket",
@@ -66,23 +66,23 @@ class Lane:
         """Whether what comes on its own is left on the log."""
 
 
-def hold(lane: Lane, now: int) -> None:
+def hold(lane: LiveLane, now: int) -> None:
     """Note that its own limits (circuit, rate limit, cap) hold the lane back from now on."""
     lane.held_since = lane.held_since or now
 
 
-def let_go(lane: Lane, now: int) -> None:
+def let_go(lane: LiveLane, now: int) -> None:
     """Note that they hold it back no more."""
     if lane.held_since:
         lane.held_us += now - lane.held_since
         lane.held_since = 0
 
 
-def held_by(lane: Lane, now: int) -> int:
+def held_by(lane: LiveLane, now: int) -> int:
     """For how long they have held it back by `now`, all in all, microseconds."""
     return lane.held_us + (now - lane.held_since if lane.held_since else 0)
 
 
-def wanted_by(lane: Lane) -> int:
+def wanted_by(lane: LiveLane) -> int:
     """How many drained deliveries may wait in the lane."""
     return DRAINED_MAX if lane.circuit.state == "closed" else 1

@@ -33,7 +33,7 @@ from engine.core.model import Outcome
 from engine.runtime import telemetry
 from engine.runtime.context import Context
 from engine.runtime.delivering.attempt import Attempts, Waiting
-from engine.runtime.delivering.lane import DRAINED_MAX, Lane, held_by, hold, let_go, wanted_by
+from engine.runtime.delivering.lane import DRAINED_MAX, LiveLane, held_by, hold, let_go, wanted_by
 from engine.runtime.delivering.parked import Parked
 from engine.runtime.delivering.parking import Parking
 from engine.runtime.delivering.requests import NO_REQUEST, Requests, Sends
@@ -53,10 +53,10 @@ class Lanes:
         self._processor = processor
         self._attempts = attempts
         self._parking = parking
-        self._lanes: dict[str, Lane] = {}
-        self._line: deque[Lane] = deque()
+        self._lanes: dict[str, LiveLane] = {}
+        self._line: deque[LiveLane] = deque()
         self._wakes: list[tuple[int, str]] = []
-        self._blocked: list[Lane] = []
+        self._blocked: list[LiveLane] = []
         """Lanes that wait for a newer view, or for others to end requests: the next pump looks again."""
         self._circuits: Counter[str] = Counter()
         self.waiting = self.bytes_waiting = 0
@@ -122,14 +122,14 @@ class Lanes:
 
     # -- what a lane holds -----------------------------------------------------------------
 
-    def _lane(self, endpoint_id: str, tenant: str, owned: Owned) -> Lane:
+    def _lane(self, endpoint_id: str, tenant: str, owned: Owned) -> LiveLane:
         lane = self._lanes.get(endpoint_id)
         if lane is None or lane.owned is not owned:
             cap, now = first_cap(self._settings.endpoint_in_flight), self._context.clock.now()
-            lane = self._lanes[endpoint_id] = Lane(endpoint_id, tenant, owned, cap, now)
+            lane = self._lanes[endpoint_id] = LiveLane(endpoint_id, tenant, owned, cap, now)
         return lane
 
-    def _is_over(self, lane: Lane) -> bool:
+    def _is_over(self, lane: LiveLane) -> bool:
         """Whether the lane holds more than is free, so that a few long ones leave room for everybody.
 
         A shared buffer with dynamic thresholds (Choudhury and Hahne, 1998).
@@ -138,7 +138,7 @@ class Lanes:
         bytes_free = self._settings.waiting_bytes - self.bytes_waiting
         return len(lane.waiting) > max(free, 1) or (lane.bytes > bytes_free and len(lane.waiting) > 1)
 
-    def _park(self, lane: Lane) -> None:
+    def _park(self, lane: LiveLane) -> None:
         """Leave what came on its own on the log; what was drained for the lane came before it, and stays."""
         if not lane.is_diverted or lane.circuit.state != "closed":
             lane.is_to_blame = bool(lane.held_since)
@@ -149,14 +149,14 @@ class Lanes:
             lane.is_diverted = True
             self._parking.ask(self._parked(lane), given[::-1])
 
-    def _parked(self, lane: Lane) -> Parked:
+    def _parked(self, lane: LiveLane) -> Parked:
         if lane.parked is None:
             lane.parked = Parked(lane.owned, lane.endpoint_id, lane.tenant)
             lane.parked.wanted = wanted_by(lane)
             lane.parked.circuit = lane.circuit
         return lane.parked
 
-    def _leave(self, lane: Lane, waiting: Waiting) -> Waiting:
+    def _leave(self, lane: LiveLane, waiting: Waiting) -> Waiting:
         """Count out a delivery that was taken from its lane."""
         lane.bytes -= waiting.size
         self._count_out(waiting)
@@ -171,7 +171,7 @@ class Lanes:
         self.left += 1
         self.bytes_left += waiting.size
 
-    def _stand_in_line(self, lane: Lane) -> None:
+    def _stand_in_line(self, lane: LiveLane) -> None:
         if lane.is_queued or not lane.waiting:
             return
         is_held = bool(lane.wakes_at) or lane.in_flight >= int(lane.cap.size)
@@ -181,7 +181,7 @@ class Lanes:
             lane.is_queued = True
             self._line.append(lane)
 
-    def _forget_idle(self, lane: Lane) -> None:
+    def _forget_idle(self, lane: LiveLane) -> None:
         idle = not lane.waiting and lane.in_flight == 0 and not lane.is_limited and lane.gone_version < 0
         if not idle or lane.parked is not None or lane.circuit is not CLOSED:
             return
@@ -216,11 +216,11 @@ class Lanes:
                 lane.wakes_at = 0
                 self._stand_in_line(lane)
 
-    def _sleep(self, lane: Lane, until: int) -> None:
+    def _sleep(self, lane: LiveLane, until: int) -> None:
         lane.wakes_at = until
         heapq.heappush(self._wakes, (until, lane.endpoint_id))
 
-    def _advance(self, lane: Lane, now: int) -> bool:
+    def _advance(self, lane: LiveLane, now: int) -> bool:
         """Begin or end the delivery at the head, if it may; else see to it that it is looked at again."""
         waiting = lane.waiting[0]
         delivery = waiting.delivery
@@ -247,14 +247,14 @@ class Lanes:
         self._begin(lane, endpoint)
         return True
 
-    def _expiry(self, lane: Lane, waiting: Waiting, endpoint: Endpoint, now: int) -> Expiry:
+    def _expiry(self, lane: LiveLane, waiting: Waiting, endpoint: Endpoint, now: int) -> Expiry:
         """Why the delivery has waited too long; empty if it has not. Healthy lanes are not asked."""
         if lane.circuit is CLOSED and now - waiting.delivery.accepted_at < EXPIRES_US:
             return ""
         policy = self._attempts.policy(endpoint, waiting.delivery.profile)
         return expiry(lane.circuit, policy, waiting.began, now)
 
-    def _end(self, lane: Lane, outcome: Outcome, verdict: Verdict) -> None:
+    def _end(self, lane: LiveLane, outcome: Outcome, verdict: Verdict) -> None:
         """End the delivery at the head without a request."""
         waiting = self._leave(lane, lane.waiting.popleft())
         if lane.parked is not None:
@@ -262,7 +262,7 @@ class Lanes:
         if waiting.taken.begin():
             self._attempts.conclude(waiting, outcome, verdict)
 
-    def _may_begin(self, lane: Lane, endpoint: Endpoint, now: int) -> bool:
+    def _may_begin(self, lane: LiveLane, endpoint: Endpoint, now: int) -> bool:
         if not lets_through(lane.circuit, now):
             hold(lane, now)
             self._hold_back(lane)
@@ -273,7 +273,7 @@ class Lanes:
         rate = endpoint.settings.rate_limit
         return rate is None or self._has_token(lane, rate, now)
 
-    def _hold_back(self, lane: Lane) -> None:
+    def _hold_back(self, lane: LiveLane) -> None:
         """The circuit is not closed: what waits is left on the log, but for the next probe."""
         self._park(lane)
         if lane.parked is not None:
@@ -286,7 +286,7 @@ class Lanes:
         if lane.circuit.state == "open":
             self._sleep(lane, lane.circuit.probe_at)
 
-    def _has_token(self, lane: Lane, rate: float, now: int) -> bool:
+    def _has_token(self, lane: LiveLane, rate: float, now: int) -> bool:
         lane.is_limited = True
         lane.bucket = refilled(lane.bucket, rate, now)
         if lane.bucket.tokens < 1:
@@ -298,7 +298,7 @@ class Lanes:
 
     # -- one attempt -----------------------------------------------------------------------
 
-    def _begin(self, lane: Lane, endpoint: Endpoint) -> None:
+    def _begin(self, lane: LiveLane, endpoint: Endpoint) -> None:
         waiting = self._leave(lane, lane.waiting.popleft())
         if not waiting.taken.begin():
             return
@@ -308,7 +308,7 @@ class Lanes:
         lane.in_flight += 1
         self._requests.begin(self._attempt(lane, waiting, endpoint, is_probe=is_probe))
 
-    async def _attempt(self, lane: Lane, waiting: Waiting, endpoint: Endpoint, *, is_probe: bool) -> None:
+    async def _attempt(self, lane: LiveLane, waiting: Waiting, endpoint: Endpoint, *, is_probe: bool) -> None:
         outcome, verdict = await self._attempts.make(waiting, endpoint)
         self._requests.in_flight -= 1
         lane.in_flight -= 1
@@ -320,7 +320,7 @@ class Lanes:
         self._forget_idle(lane)
         self.pump()
 
-    def _learn(self, lane: Lane, outcome: Outcome, *, is_probe: bool) -> None:
+    def _learn(self, lane: LiveLane, outcome: Outcome, *, is_probe: bool) -> None:
         """Let the cap and the circuit follow what the endpoint bears."""
         now = self._context.clock.now()
         lane.cap = adapted(lane.cap, outcome, now, self._settings.endpoint_in_flight)
@@ -335,7 +335,7 @@ class Lanes:
             lane.cap = Cap(1.0)
         self._parking.ask(self._parked(lane), ())
 
-    def _turn_circuit(self, lane: Lane, circuit: Circuit) -> None:
+    def _turn_circuit(self, lane: LiveLane, circuit: Circuit) -> None:
         self._circuits[lane.circuit.state] -= 1
         self._circuits[circuit.state] += 1
         lane.circuit = circuit
