@@ -16,7 +16,7 @@ from engine.core.model import DeliveryScheduled
 from engine.ports import Output
 from engine.runtime.context import Context
 from engine.runtime.delivering.attempt import Waiting
-from engine.runtime.delivering.drain import Scan
+from engine.runtime.delivering.drain import DrainScan
 from engine.runtime.delivering.parked import Parked
 from engine.runtime.memory import MemoryConsumer, MemoryLog
 from engine.runtime.owned import Input, Owned
@@ -509,7 +509,7 @@ def test_a_scan_is_never_ahead_of_the_intake() -> None:
     lane.wanted, lane.circuit = 100, OPEN
     lane.begin(0, ())
     loop, got = Loop(), list[int]()
-    scan = Scan(log, owned, {lane.key: lane}, loop)
+    scan = DrainScan(log, owned, {lane.key: lane}, loop)
     for intake in (4, 4, 7, 10):
         owned.next = intake
         scan.step(lambda _, record: got.append(record.offset), 5, 100)

@@ -23,7 +23,7 @@ AHEAD_KB = 2_048
 Take = Callable[[Parked, Record], None]
 
 
-class Scan:
+class DrainScan:
     """The scan of one partition."""
 
     def __init__(
@@ -119,7 +119,7 @@ class Drain:
     def __init__(self, log: Log, listener: ParkingListener) -> None:
         self._log = log
         self._listener = listener
-        self._scans: dict[TopicPartition, Scan] = {}
+        self._scans: dict[TopicPartition, DrainScan] = {}
 
     def scanned(self, lane: Parked) -> int:
         """Offset up to which its partition has been scanned."""
@@ -139,12 +139,12 @@ class Drain:
                 read += self._scan(at, owned, of_partition).step(take, READ_MAX, most)
         return read
 
-    def _scan(self, at: TopicPartition, owned: Owned, lanes: Mapping[bytes, Parked]) -> Scan:
+    def _scan(self, at: TopicPartition, owned: Owned, lanes: Mapping[bytes, Parked]) -> DrainScan:
         scan = self._scans.get(at)
         if scan is None or scan.owned is not owned:
             if scan is not None:
                 scan.close()
-            scan = self._scans[at] = Scan(self._log, owned, lanes, self._listener)
+            scan = self._scans[at] = DrainScan(self._log, owned, lanes, self._listener)
         return scan
 
     def close(self) -> None:
