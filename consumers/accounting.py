@@ -76,7 +76,7 @@ class CheckResult(NamedTuple):
     """Differences by minute; None if ClickHouse could not be compared."""
 
 
-class Store(Protocol):
+class DeliveryCounts(Protocol):
     """What is asked of ClickHouse: `engine.runtime.accounting.accounts.Accounts`."""
 
     def pending(self) -> Iterable[PendingDelivery]:
@@ -100,9 +100,9 @@ def attempted_of(record: Record) -> Attempted | None:
 class Accounting:
     """Folds the log and checks it; `begin` until it is true, then `step`."""
 
-    def __init__(self, context: Context, store: Store, pace: Pace = PACE) -> None:
+    def __init__(self, context: Context, counts: DeliveryCounts, pace: Pace = PACE) -> None:
         self._context = context
-        self._store = store
+        self._counts = counts
         self._pace = pace
         self._window_us = int(context.settings.accounting_window_s * 1_000_000)
         self._reader = context.log.reader()
@@ -134,7 +134,7 @@ class Accounting:
         books = Books(self._context.settings.prefix + "messages")
         try:
             starts = self._starts(self._context.clock.now() - self._window_us)
-            for each in self._store.pending():
+            for each in self._counts.pending():
                 number = each.attempts + 1
                 books.ledger.known(Pending(key_of(each.delivery_id), each.endpoint_id, number, each.due))
         except (UnavailableError, LogError) as error:
@@ -268,7 +268,7 @@ class Accounting:
         minutes, span = self.books.minutes, range(self._first_minute, closed)
         asked = self._agreement.open(minutes, span, projected[-1])
         try:
-            found = self._store.minutes(asked[0] * MINUTE_US, (asked[-1] + 1) * MINUTE_US) if asked else []
+            found = self._counts.minutes(asked[0] * MINUTE_US, (asked[-1] + 1) * MINUTE_US) if asked else []
         except UnavailableError as error:
             _LOG.warning("accounting.clickhouse_away", error=str(error))
             return None

@@ -18,7 +18,7 @@ from engine.runtime.atleastonce import start_of
 from engine.runtime.clock import SystemClock
 from engine.runtime.context import Context, Ready
 from engine.runtime.history.clickhouse import History, MismatchError, OutdatedError, UnavailableError, connect
-from engine.runtime.history.projection import TOPICS, Batch, Projection, ProjectionError, Store
+from engine.runtime.history.projection import TOPICS, Batch, Projection, ProjectionError, RowTarget
 from engine.runtime.history.rollups import Unit, kept
 from engine.runtime.history.rows import Rows
 from engine.runtime.invalid import invalid_output
@@ -51,7 +51,7 @@ class Stop(Protocol):
 class Projector:
     """Gathers, inserts, commits. While ClickHouse is away it holds one batch and keeps polling."""
 
-    def __init__(self, store: Store, settings: Settings, clock: Clock, *, log: Log) -> None:
+    def __init__(self, store: RowTarget, settings: Settings, clock: Clock, *, log: Log) -> None:
         self._store = store
         self._log = log
         self._producer = log.producer()
@@ -250,7 +250,7 @@ def await_tables(check: Callable[[], None], stop: Stop, clock: Clock) -> bool:
     return False
 
 
-def project(log: Log, store: Store, settings: Settings, stop: Stop) -> None:
+def project(log: Log, store: RowTarget, settings: Settings, stop: Stop) -> None:
     """Project until `stop` is set; ProjectionError on what a person must mend first."""
     projector = Projector(store, settings, SystemClock(), log=log)
     consumer = log.consumer(GROUP, TOPICS, projector, patience_ms=PATIENCE_MS)

@@ -134,7 +134,9 @@ def log_of(attempts: Sequence[AttemptFinished]) -> MemoryLog:
     return log
 
 
-def member(log: MemoryLog, store: Store, target: projection.Store | None = None) -> tuple[Projector, Hand]:
+def member(
+    log: MemoryLog, store: Store, target: projection.RowTarget | None = None
+) -> tuple[Projector, Hand]:
     """A projector that has joined, and its clock."""
     clock = Hand()
     projector = Projector(target or store.history, store.settings, clock, log=log)

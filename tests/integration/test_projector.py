@@ -20,8 +20,7 @@ from engine.ports import Clock, Output, Record
 from engine.runtime.accounting.accounts import Accounts
 from engine.runtime.clock import SystemClock
 from engine.runtime.history.clickhouse import UnavailableError
-from engine.runtime.history.projection import TOPICS, Batch, Projection, ProjectionError
-from engine.runtime.history.projection import Store as Target
+from engine.runtime.history.projection import TOPICS, Batch, Projection, ProjectionError, RowTarget
 from engine.runtime.history.rollups import Unit
 from engine.runtime.history.rows import MAX_OFFSET, Columns, columns, version
 from engine.runtime.memory import MemoryConsumer, MemoryLog
@@ -73,7 +72,7 @@ def log_of(*outputs: tuple[str, object]) -> MemoryLog:
     return log
 
 
-def member(log: MemoryLog, store: Target, clock: Clock, of: Store) -> Projector:
+def member(log: MemoryLog, store: RowTarget, clock: Clock, of: Store) -> Projector:
     """A projector that has joined."""
     projector = Projector(store, of.settings, clock, log=log)
     projector.consumer = log.consumer("projector", TOPICS, projector)
