@@ -13,7 +13,9 @@ from clickhouse_connect.driver.client import Client
 
 from engine.core.model import AttemptFinished, Decision, RoutedBatch, Routing
 from engine.core.routing import delivery_id
-from engine.ports import Record
+from engine.ports import Clock, Log, Record
+from engine.runtime.configuration.vault import AesVault
+from engine.runtime.context import Context
 from engine.runtime.history.clickhouse import History
 from engine.runtime.history.migration import migrate
 from engine.runtime.history.rollups import COLUMNS_OF
@@ -55,6 +57,11 @@ class Hand:
     def monotonic(self) -> float:
         """Return the time it shows."""
         return self.now_s
+
+
+def context_of(store: Store, log: Log, clock: Clock) -> Context:
+    """What a group is given that works with this store."""
+    return Context(store.settings, log, clock, CODEC, {}, AesVault(bytes(32)), "test")
 
 
 @pytest.fixture(scope="module")
