@@ -15,11 +15,11 @@ from engine.core.directory import DirectoryCommand
 from engine.core.recent import Recent
 from engine.ports import Output, Record, TopicPartition
 from engine.runtime import telemetry
-from engine.runtime.atleastonce import AtLeastOnce
 from engine.runtime.configuration.decisions import Decisions
 from engine.runtime.configuration.views import CONFIGURATION_TOPICS, Configuration, View
 from engine.runtime.context import Context, Ready
 from engine.runtime.invalid import invalid_output
+from engine.runtime.member import Member
 from schemas import headers
 from schemas.codec import UndecodableError, UnknownSchemaError
 
@@ -34,7 +34,7 @@ class Control:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._inputs = AtLeastOnce(context.log, GROUP, ("commands",))
+        self.member = Member(context.log, GROUP, ("commands",))
         self._transactions = context.log.transactions(f"{GROUP}-{context.settings.instance}")
         self._seen: Recent[bool] = Recent(SEEN_US, SEEN_MAX)
         self._decisions = Decisions(context)
@@ -46,22 +46,22 @@ class Control:
 
     def step(self, timeout: float) -> None:
         """Decide the commands that are there, all in one transaction."""
-        records = self._inputs.poll(timeout, BATCH_MAX)
+        records = self.member.poll(timeout, BATCH_MAX)
         telemetry.WINDOW_FILL.labels(GROUP).set(len(records) / BATCH_MAX)
-        if self._inputs.gained:
-            self._inputs.gained = False
+        if self.member.gained:
+            self.member.gained = False
             self._load()
         if not records:
             return
         announced = self._announce(records)
-        outputs = [output for made in self._inputs.each(records, self._handle) for output in made]
+        outputs = [output for made in self.member.each(records, self._handle) for output in made]
         written = {output.key for output in outputs if output.topic == "endpoints"}
         outputs += [
             self._decisions.snapshot(id, cause)
             for id, cause in announced.items()
             if id.encode() not in written
         ]
-        self._transactions.write(outputs, self._inputs.next, self._inputs.consumer)
+        self._transactions.write(outputs, self.member.next, self.member.consumer)
 
     def _announce(self, records: Sequence[Record]) -> Mapping[str, bytes]:
         """Say, before new secrets are decided, that they will be; causes by endpoint (docs/adr/0011).
@@ -73,7 +73,7 @@ class Control:
             unmoved: dict[TopicPartition, int] = {}
             for record in records:
                 unmoved.setdefault((record.topic, record.partition), record.offset)
-            self._transactions.write(outputs, unmoved, self._inputs.consumer)
+            self._transactions.write(outputs, unmoved, self.member.consumer)
         return {(output.key or b"").decode(): output.headers[headers.CAUSE] for output in outputs}
 
     def _announcement(self, record: Record) -> Iterable[Output]:
@@ -94,7 +94,7 @@ class Control:
         self._decisions.settle()
         self._seen = Recent(SEEN_US, SEEN_MAX)
         reader = self._context.log.reader()
-        changes = [("changes", partition) for _, partition in self._inputs.next]
+        changes = [("changes", partition) for _, partition in self.member.next]
         unread: dict[int, str] = {}
         for record in reader.read(reader.since(changes, self._context.clock.now() - SEEN_US)):
             try:
@@ -105,7 +105,7 @@ class Control:
                 self._remember(getattr(fact, "command_id", ""), record.timestamp)
         reader.close()
         for partition, reason in unread.items():  # what was decided there we cannot know
-            self._inputs.hold(("commands", partition), reason)
+            self.member.hold(("commands", partition), reason)
 
     def _remember(self, command_id: str, at: int) -> None:
         self._seen.put(command_id.encode(), True, at)
@@ -133,7 +133,7 @@ class Control:
 
     def close(self) -> None:
         """Leave the group."""
-        self._inputs.consumer.close()
+        self.member.consumer.close()
 
 
 def run(context: Context, stop: Event, ready: Ready) -> None:

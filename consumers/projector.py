@@ -14,13 +14,13 @@ from threading import Event
 
 from engine.ports import Clock, LogError, Position, Record, TopicPartition
 from engine.runtime import telemetry
-from engine.runtime.atleastonce import start_of
 from engine.runtime.context import Context, Ready
 from engine.runtime.history.clickhouse import History, MismatchError, OutdatedError, UnavailableError, connect
 from engine.runtime.history.projection import TOPICS, Batch, Projection, ProjectionError, RowTarget
 from engine.runtime.history.rollups import Unit, kept
 from engine.runtime.history.rows import Rows
 from engine.runtime.invalid import invalid_output
+from engine.runtime.member import start_of
 from schemas.codec import UndecodableError
 
 GROUP = "projector"

@@ -112,7 +112,7 @@ class Post:
 
     def kill(self) -> None:
         """SIGKILL, and a new process."""
-        consumer = self.mailing._inputs.consumer
+        consumer = self.mailing.member.consumer
         assert isinstance(consumer, MemoryConsumer)
         consumer.kill()
         self.mailing = Mailing(self.scene.context(), self.server, Inline())
@@ -279,7 +279,7 @@ def test_a_slow_server_holds_nothing_up() -> None:
         for _ in range(100):
             mailing.step()
             scene.clock.us += 250_000
-        assert scene.clock.monotonic() - mailing._inputs.consumer.lease < 1
+        assert scene.clock.monotonic() - mailing.member.consumer.lease < 1
         assert len(mailing._waiting) == 1
         answers.set()
         mailing.close()
@@ -325,7 +325,7 @@ def publish(scene: Scene, seconds: int = 4) -> list[MessagePublished]:
     for _ in range(seconds):
         operations.step()
         scene.clock.us += 1_000_000
-    consumer = operations._inputs.consumer
+    consumer = operations.member.consumer
     assert isinstance(consumer, MemoryConsumer)
     consumer.kill()
     return [CODEC.decode_as(MessagePublished, record.value) for record in scene.records("messages")]
@@ -364,7 +364,7 @@ def test_a_crash_before_the_message_is_acknowledged_loses_nothing() -> None:
     operations = Operations(scene.context())
     scene.clock.us += 2_000_000
     operations.step()
-    consumer = operations._inputs.consumer
+    consumer = operations.member.consumer
     assert isinstance(consumer, MemoryConsumer)
     consumer.kill()
     assert {message.id for message in publish(scene)} == {a_notice(1).id}

@@ -170,11 +170,11 @@ class World:
             self.killed_in_flight += len(self.lanes._requests.under_way) + len(self.intake.processor.producer)
             self._loop.run_until_complete(self._abandon())
         consumer = {
-            "control": lambda: self.control._inputs.consumer,
+            "control": lambda: self.control.member.consumer,
             "router": lambda: self.router.processor.consumer,
             "dispatcher": lambda: self.intake.processor.consumer,
             "scheduler": lambda: self.scheduler.processor.consumer,
-            "health": lambda: self.health._inputs.consumer,
+            "health": lambda: self.health.member.consumer,
             "replayer": lambda: self.replayer.processor.consumer,
         }[group]()
         assert isinstance(consumer, MemoryConsumer)

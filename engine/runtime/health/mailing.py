@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from engine.core.notice import Notice, subject, text
 from engine.ports import Log, LogError, Position, Record, TopicPartition
 from engine.runtime import telemetry
-from engine.runtime.atleastonce import AtLeastOnce
 from engine.runtime.context import Context
 from engine.runtime.mail import Mail, MailError, PutOffMailError, RefusedMailError, Send
+from engine.runtime.member import Member
 from engine.runtime.owned import METADATA_MAX
 from engine.runtime.settings import Settings
 from schemas.codec import UndecodableError
@@ -89,7 +89,7 @@ def recipients(settings: Settings, tenant: str) -> tuple[str, ...]:
     return settings.mail_to if own is None else (own,)
 
 
-class _Inputs(AtLeastOnce):
+class _MailMember(Member):
     """Says at once which partitions are given up: another owner may send their mail. Knows what was sent."""
 
     def __init__(self, log: Log, give_up: Callable[[Sequence[TopicPartition]], None]) -> None:
@@ -133,7 +133,7 @@ class Mailing:
         self._pool = pool
         self._sending: tuple[Key, WaitingMail, Future[None]] | None = None
         self._waiting: dict[Key, WaitingMail] = {}
-        self._inputs = _Inputs(context.log, self._give_up)
+        self.member = _MailMember(context.log, self._give_up)
         self._paused: set[TopicPartition] = set()
         self._committed = 0.0
         self._sent_at = 0.0
@@ -142,7 +142,7 @@ class Mailing:
 
     def step(self) -> None:
         """Take notices in, send at most one at a time, commit."""
-        for _ in self._inputs.each(self._inputs.poll(0, WAITING_MAX), self._take):
+        for _ in self.member.each(self.member.poll(0, WAITING_MAX), self._take):
             pass
         self._hold_back()
         self._conclude()
@@ -171,7 +171,7 @@ class Mailing:
             _LOG.warning("mail.last_commit_failed", error=str(error))
 
     def _take(self, record: Record) -> None:
-        if self._inputs.was_done(record):
+        if self.member.was_done(record):
             return
         try:
             notice = self._context.codec.decode_as(Notice, record.value)
@@ -183,7 +183,7 @@ class Mailing:
 
     def _hold_back(self) -> None:
         """Take no more in while much waits."""
-        consumer, owned = self._inputs.consumer, set(self._inputs.next)
+        consumer, owned = self.member.consumer, set(self.member.next)
         self._paused &= owned
         if len(self._waiting) >= WAITING_MAX:
             for at in owned - self._paused:
@@ -198,7 +198,7 @@ class Mailing:
 
     def _may_send(self) -> bool:
         """Whether the partitions are surely ours, the mark of the last mail is on the log, and it is time."""
-        now, lease = self._context.clock.monotonic(), self._inputs.consumer.lease
+        now, lease = self._context.clock.monotonic(), self.member.consumer.lease
         is_ours = lease >= self._sent_at and now - lease < self._context.settings.lease_s
         return is_ours and now >= self._not_before
 
@@ -262,16 +262,16 @@ class Mailing:
     def _commit(self, *, wait: bool) -> None:
         """Commit the first notice of each partition that waits, and which others do; renews the lease."""
         self._committed = self._context.clock.monotonic()
-        waiting: dict[TopicPartition, list[int]] = {at: [] for at in self._inputs.next}
+        waiting: dict[TopicPartition, list[int]] = {at: [] for at in self.member.next}
         for at, offset in self._waiting:
             waiting[at].append(offset)
-        positions = {at: self._inputs.mark(at, waiting[at]).position() for at in self._inputs.next}
-        self._inputs.consumer.commit(positions, wait=wait)
+        positions = {at: self.member.mark(at, waiting[at]).position() for at in self.member.next}
+        self.member.consumer.commit(positions, wait=wait)
 
     def close(self) -> None:
         """Mark what was sent, leave."""
         self._finish()
-        self._inputs.consumer.close()
+        self.member.consumer.close()
 
 
 def _pause_s(failures: int) -> float:
