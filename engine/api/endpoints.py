@@ -27,9 +27,9 @@ from engine.core.change import (
     UpdateEndpoint,
 )
 from engine.core.directory import CreateTenant
+from engine.core.directory_rules import deleted_tenant
 from engine.core.endpoint import Endpoint
 from engine.core.profile import generate_secret
-from engine.core.tenancy import deleted_tenant
 
 router = APIRouter(prefix="/v1/endpoints", tags=["endpoints"], route_class=StrictRoute)
 

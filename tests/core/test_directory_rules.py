@@ -34,8 +34,8 @@ from engine.core.directory import (
     directory_key,
     parse_directory_key,
 )
+from engine.core.directory_rules import Directory, decide, ending, event_type_after, key_after, tenant_after
 from engine.core.endpoint import Endpoint
-from engine.core.tenancy import Directory, decide, ending, event_type_after, key_after, tenant_after
 
 BY = ("cmd_1", "acme", "hl_1", 5)
 """Command id, tenant, actor, when it was asked for."""

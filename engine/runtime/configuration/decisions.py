@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import assert_never
 
-from engine.core import tenancy
+from engine.core import directory_rules
 from engine.core.change import (
     Command,
     CommandRejected,
@@ -93,7 +93,7 @@ class Decisions:
         """Decide a command about an endpoint."""
         now = self._context.clock.now()
         endpoint = self._known(command.endpoint_id)
-        ended = tenancy.deleted_tenant(self.configuration.tenants, command.tenant)
+        ended = directory_rules.deleted_tenant(self.configuration.tenants, command.tenant)
         if ended and isinstance(command, CreateEndpoint):
             return self._decided(endpoint, reject(command, now, ended), cause)
         fact = decide(endpoint, command, now)
@@ -165,12 +165,12 @@ class Decisions:
     def about_directory(self, command: DirectoryCommand, cause: bytes) -> list[Output]:
         """Decide a command about tenants, keys or event types."""
         now, known = self._context.clock.now(), self._directory
-        fact = tenancy.decide(known, command, now)
+        fact = directory_rules.decide(known, command, now)
         if isinstance(command, RewrapDataKey) and isinstance(fact, DataKeyRewrapped):
             if self._keyring.is_same(command.data_key):
                 self._keyring.put(replace(command.data_key, tenant=command.tenant))
             else:
-                fact = tenancy.reject(command, now, Refusal("unopenable", NOT_THE_SAME))
+                fact = directory_rules.reject(command, now, Refusal("unopenable", NOT_THE_SAME))
         if isinstance(fact, CommandRejected):
             return self._rejected(fact, cause)
         telemetry.COMMANDS.labels("accepted").inc()
@@ -178,15 +178,17 @@ class Decisions:
         return ended + self._listed(fact, cause)
 
     @property
-    def _directory(self) -> tenancy.Directory:
+    def _directory(self) -> directory_rules.Directory:
         now = self.configuration
-        return tenancy.Directory(now.tenants, now.keys, now.event_types, self._keyring.data_keys)
+        return directory_rules.Directory(now.tenants, now.keys, now.event_types, self._keyring.data_keys)
 
-    def _ended(self, known: tenancy.Directory, command: DeleteTenant, now: int, cause: bytes) -> list[Output]:
+    def _ended(
+        self, known: directory_rules.Directory, command: DeleteTenant, now: int, cause: bytes
+    ) -> list[Output]:
         """End what a tenant had, before it: whoever reads its end knows that nothing of it is left."""
         endpoints = self.configuration.of_tenant(command.tenant)
         outputs: list[Output] = []
-        for fact in tenancy.ending(known, endpoints.values(), command, now):
+        for fact in directory_rules.ending(known, endpoints.values(), command, now):
             if isinstance(fact, EndpointDeleted):
                 outputs += self._happened(endpoints[fact.endpoint_id], fact, cause)
             else:
@@ -201,16 +203,16 @@ class Decisions:
         now = self.configuration
         match fact:
             case TenantCreated() | TenantDeleted():
-                tenant = tenancy.tenant_after(now.tenants.get(fact.tenant), fact)
+                tenant = directory_rules.tenant_after(now.tenants.get(fact.tenant), fact)
                 now.tenants[tenant.id] = tenant
                 keys = self._shredded(fact, cause) if tenant.deleted else self._data_key(fact, cause)
                 return [*keys, self._entry(fact.tenant, "tenant", tenant.id, tenant, cause)]
             case KeyCreated() | KeyRevoked():
-                key = tenancy.key_after(now.keys.get(fact.key_id), fact)
+                key = directory_rules.key_after(now.keys.get(fact.key_id), fact)
                 now.keys[key.id] = key
                 return [self._entry(fact.tenant, "api_key", key.id, key, cause)]
             case EventTypePut():
-                now.event_types[fact.name] = event_type = tenancy.event_type_after(fact)
+                now.event_types[fact.name] = event_type = directory_rules.event_type_after(fact)
                 return [self._entry(fact.tenant, "event_type", fact.name, event_type, cause)]
             case EventTypeDeleted():
                 del now.event_types[fact.name]
