@@ -13,7 +13,7 @@ from engine.api.auth import CanRead, Needed
 from engine.api.endpoints import known
 from engine.api.health_queries import Told, told_of
 from engine.api.timeline import time_text
-from engine.core.cause import likely_cause
+from engine.core.diagnosis import likely_cause
 from engine.core.endpoint import Endpoint
 from engine.core.lane import Lane
 

@@ -21,7 +21,7 @@ from engine.api.endpoints import known
 from engine.api.problems import FieldError, Problem, wrong
 from engine.api.rotation import RotationAnswer, RotationInput, rotate_secret
 from engine.api.test_sends import PING, tried
-from engine.core.cause import likely_cause
+from engine.core.diagnosis import likely_cause
 from engine.core.duration import parse_duration
 from engine.core.endpoint import Endpoint
 from engine.core.model import AttemptFinished, MessagePublished
