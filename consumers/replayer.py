@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections import Counter, deque
 from functools import partial
 from threading import Event
+from typing import NamedTuple
 
 from engine.core.change import REMEMBERED_US, RejectionCode
-from engine.core.directory import parse_directory_key
 from engine.core.endpoint import Endpoint
 from engine.core.model import DeliveryScheduled
 from engine.core.recent import Recent
@@ -43,7 +43,15 @@ from engine.runtime.progress import Flow
 from engine.runtime.replaying.candidates import Found, Tools, outputs_of
 from engine.runtime.replaying.originals import GONE, Originals
 from engine.runtime.replaying.remade import By, Remake, batch_of, resent_of
-from engine.runtime.replaying.resuming import Chain, Outputs, is_done, read_back, recover, tombstone_of
+from engine.runtime.replaying.resuming import (
+    Chain,
+    Outputs,
+    is_done,
+    read_back,
+    recover,
+    snapshots,
+    tombstone_of,
+)
 from engine.runtime.replaying.running import Running, nobody, nothing, snapshot_output
 from engine.runtime.replaying.surveying import frozen_ends
 from engine.runtime.routing.acceptance import BODY_MAX
@@ -64,6 +72,13 @@ KEPT_US = 30 * 86_400_000_000
 _LOG = telemetry.logger(GROUP)
 
 
+class Received(NamedTuple):
+    """A command's record, and its input, which is done once all that follows is written."""
+
+    taken: Input
+    record: Record
+
+
 class Replayer:
     """The replayer's state: replays under way, and command ids seen."""
 
@@ -71,7 +86,7 @@ class Replayer:
         self._context = context
         self._partitions = context.log.partitions("commands")
         self._chains: list[Chain] = []
-        self._early: list[tuple[CancelReplay, tuple[Input, Record], Outputs]] = []
+        self._early: list[tuple[CancelReplay, Received, Outputs]] = []
         """Cancellations of what is just beginning."""
         self._seen: dict[Partition, Recent[bool]] = {}
         self._held = HeldPartitions(GROUP)
@@ -101,7 +116,7 @@ class Replayer:
         """Remember the commands of the last day; take up the partition's replays, forget the oldest."""
         now = self._context.clock.now()
         self._remember(owned, now - REMEMBERED_US)
-        for record in self._snapshots(owned.at[1]):
+        for record in snapshots(self.processor.progress.reader, owned.at[1]):
             replay = self._context.codec.decode_as(Replay, record.value)
             if replay.status == "running":
                 self._take_up(replay)
@@ -119,13 +134,6 @@ class Replayer:
                 break
             if command is not None:
                 seen.put(command.command_id.encode(), True, record.timestamp)
-
-    def _snapshots(self, partition: int) -> list[Record]:
-        """Return the last record of each replay that is not forgotten."""
-        reader = self.processor.progress.reader
-        records = reader.read(reader.starts([("directory", partition)]))
-        latest = {r.key: r for r in records if _is_replay(r)}
-        return [record for record in latest.values() if record.value is not None]
 
     def _take_up(self, replay: Replay) -> None:
         """Go on with a replay where its last owner was."""
@@ -179,67 +187,66 @@ class Replayer:
             return
         wait_for(self.view, record, self._context.clock, self.view.advance)
         found = taken.found if isinstance(taken.found, Outputs) else Outputs()
+        received = Received(taken, record)
         match command:
             case Resend():
-                self._resend(command, (taken, record), found)
+                self._resend(command, received, found)
             case SendTest():
-                self._send_test(command, (taken, record), found)
+                self._send_test(command, received, found)
             case StartReplay():
-                self._start(command, (taken, record), found)
+                self._start(command, received, found)
             case CancelReplay():
-                self._cancel(command, (taken, record), found)
+                self._cancel(command, received, found)
 
-    def _resend(self, command: Resend, at: tuple[Input, Record], found: Outputs) -> None:
+    def _resend(self, command: Resend, received: Received, found: Outputs) -> None:
         source = command.source_partition, command.source_offset
         endpoint = self._tools.remake.endpoint(command.endpoint_id, command.tenant)
         if found.written is not None:
-            self._made(command, at, None, found.written)
+            self._made(command, received, None, found.written)
         elif endpoint is None or not endpoint.enabled:
-            self._reject(command, at, nobody(command.endpoint_id))
+            self._reject(command, received, nobody(command.endpoint_id))
         elif (original := self._originals.find(command)) is None:
-            self._reject(command, at, GONE)
+            self._reject(command, received, GONE)
         else:
             by = By(command.command_id, "resend", command.delivery_id)
-            self._written(command, at, self._tools.remake.of_original(original, source, endpoint, by))
+            self._written(command, received, self._tools.remake.of_original(original, source, endpoint, by))
 
-    def _send_test(self, command: SendTest, at: tuple[Input, Record], found: Outputs) -> None:
+    def _send_test(self, command: SendTest, received: Received, found: Outputs) -> None:
         endpoint = self._tools.remake.endpoint(command.endpoint_id, command.tenant)
         if found.written is not None:
-            self._made(command, at, None, found.written)
+            self._made(command, received, None, found.written)
         elif endpoint is None:
             missing = f"endpoint {command.endpoint_id!r} does not exist"
-            self._reject(command, at, missing, "not_found")
+            self._reject(command, received, missing, "not_found")
         else:
-            record = at[1]
+            record = received.record
             source = record.partition, record.offset
             made = self._tools.remake.of_test(command, (record.timestamp, source), endpoint)
-            self._written(command, at, made)
+            self._written(command, received, made)
 
-    def _written(
-        self, command: Resend | SendTest, at: tuple[Input, Record], delivery: DeliveryScheduled
-    ) -> None:
+    def _written(self, command: Resend | SendTest, received: Received, delivery: DeliveryScheduled) -> None:
         if len(delivery.body) > BODY_MAX:
-            self._reject(command, at, f"the body would be larger than {BODY_MAX} bytes")
+            self._reject(command, received, f"the body would be larger than {BODY_MAX} bytes")
         else:
-            output = self._tools.remake.output(delivery, headers.cause_for(at[1]))
-            self._made(command, at, output, resent_of(delivery))
+            output = self._tools.remake.output(delivery, headers.cause_for(received.record))
+            self._made(command, received, output, resent_of(delivery))
 
     def _made(
-        self, command: Resend | SendTest, at: tuple[Input, Record], delivery: Output | None, resent: Resent
+        self, command: Resend | SendTest, received: Received, delivery: Output | None, resent: Resent
     ) -> None:
         """Write the delivery unless it is there already, then name it."""
-        taken, record = at
+        taken, record = received
         named = batch_of([resent], command, self._context.clock.now())
         outputs = [] if delivery is None else [delivery]
         outputs.append(self._output("routings", None, named, record))
         self._chains.append(Chain(taken, deque(outputs)))
 
-    def _start(self, command: StartReplay, at: tuple[Input, Record], found: Outputs) -> None:
+    def _start(self, command: StartReplay, received: Received, found: Outputs) -> None:
         """Freeze the end in the fact, then write the first snapshot."""
-        taken, record = at
+        taken, record = received
         endpoints = self._endpoints_of(command)
         if found.started is None and not any(each.enabled for each in endpoints):
-            self._reject(command, at, nobody(command.endpoint_id))
+            self._reject(command, received, nobody(command.endpoint_id))
             return
         fact, outputs = found.started, deque[Output]()
         if fact is None:
@@ -260,10 +267,10 @@ class Replayer:
             return [] if one is None else [one]
         return remake.of_tenant(command.tenant)
 
-    def _cancel(self, command: CancelReplay, at: tuple[Input, Record], found: Outputs) -> None:
-        taken, record = at
+    def _cancel(self, command: CancelReplay, received: Received, found: Outputs) -> None:
+        taken, record = received
         if any(each.begins is not None and each.begins.id == command.replay_id for each in self._chains):
-            self._early.append((command, at, found))
+            self._early.append((command, received, found))
             return
         running = self.replays.get(command.replay_id)
         if running is not None and running.replay.tenant == command.tenant:
@@ -271,12 +278,12 @@ class Replayer:
             is_told = found.cancelled is not None
             if running.cancel(fact, headers.cause_for(record), taken, is_told=is_told):
                 return
-        self._reject(command, at, f"replay {command.replay_id!r} has ended, or never began")
+        self._reject(command, received, f"replay {command.replay_id!r} has ended, or never began")
 
     def _reject(
-        self, command: ReplayCommand, at: tuple[Input, Record], reason: str, code: RejectionCode = "conflict"
+        self, command: ReplayCommand, received: Received, reason: str, code: RejectionCode = "conflict"
     ) -> None:
-        taken, record = at
+        taken, record = received
         telemetry.COMMANDS.labels("rejected").inc()
         fact = reject(command, self._context.clock.now(), reason, code)
         self._chains.append(Chain(taken, deque([self._output("changes", command.tenant, fact, record)])))
@@ -322,9 +329,10 @@ class Replayer:
             self._take_in(taken, record)
         self._advance_chains()
         early, self._early = self._early, []
-        for command, at, found in early:
-            if self.processor.progress.owned.get(at[0].owner.at) is at[0].owner:
-                self._cancel(command, at, found)
+        for command, received, found in early:
+            owner = received.taken.owner
+            if self.processor.progress.owned.get(owner.at) is owner:
+                self._cancel(command, received, found)
         self._advance_replays()
         telemetry.REPLAYS_RUNNING.set(len(self.replays))
         telemetry.WINDOW_FILL.labels(GROUP).set(max((each.fill for each in self.replays.values()), default=0))
@@ -335,12 +343,6 @@ class Replayer:
         self.processor.close()
         self._originals.close()
         self.view.close()
-
-
-def _is_replay(record: Record) -> bool:
-    """Whether a record of `directory` is the snapshot, or the tombstone, of a replay."""
-    entry = parse_directory_key((record.key or b"").decode())
-    return entry is not None and entry[0] == "replay"
 
 
 def run(context: Context, stop: Event, ready: Ready) -> None:

@@ -6,6 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from engine.core.change import CommandRejected
+from engine.core.directory import parse_directory_key
 from engine.core.model import DeliveryScheduled
 from engine.core.replay import Replay, ReplayCancelled, ReplayFinished, ReplayStarted, Resent, ResentBatch
 from engine.ports import Output, Reader, Record
@@ -14,6 +15,18 @@ from engine.runtime.replaying.candidates import Found, outputs_of
 from engine.runtime.replaying.remade import resent_of
 from schemas import headers
 from schemas.codec import Codec
+
+
+def snapshots(reader: Reader, partition: int) -> list[Record]:
+    """Return the last record of each replay of a partition of `directory`, if it is not a tombstone."""
+    records = reader.read(reader.starts([("directory", partition)]))
+    latest = {record.key: record for record in records if _is_of_replay(record)}
+    return [record for record in latest.values() if record.value is not None]
+
+
+def _is_of_replay(record: Record) -> bool:
+    entry = parse_directory_key((record.key or b"").decode())
+    return entry is not None and entry[0] == "replay"
 
 
 def tombstone_of(record: Record) -> Output:
