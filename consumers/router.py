@@ -120,17 +120,17 @@ class Router:
             message, routing = self._accept(state, taken, record)
         except Refused as refused:
             routing = Routing(record.offset, verdict="invalid")
-            self._refuse(
-                self._noted(state, Unrecorded(taken, first, routing, self._view_offsets)), refused, record
-            )
+            self._refuse(self._noted(state, taken, first, routing), refused, record)
             return
         state.window.remember(routing)
-        unrecorded = self._noted(state, Unrecorded(taken, first, routing, self._view_offsets))
+        unrecorded = self._noted(state, taken, first, routing)
         if routing.verdict == "routed":
             self._deliver(unrecorded, message)
 
-    def _noted(self, state: PartitionState, unrecorded: Unrecorded) -> Unrecorded:
-        telemetry.of(telemetry.MESSAGES_ROUTED, unrecorded.routing.verdict).inc()
+    def _noted(self, state: PartitionState, taken: Input, first: int, routing: Routing) -> Unrecorded:
+        """Remember what the next RoutedBatch has to say of a message; `first`: where its part begins."""
+        telemetry.of(telemetry.MESSAGES_ROUTED, routing.verdict).inc()
+        unrecorded = Unrecorded(taken, first, routing, self._view_offsets)
         state.unrecorded.append(unrecorded)
         return unrecorded
 

@@ -33,7 +33,6 @@ _REASONS: Mapping[str, str] = {
     "circuit_open": "the endpoint failed for so long that nothing was sent",
     "expired": "it waited longer than all its retries would have taken",
 }
-STATUS_WORDS = {"delivered": "Delivered", "failed": "Failed", "pending": "Pending", "skipped": "Skipped"}
 _PICTURES = {n: chr(0x2400 + n) for n in range(0x20) if chr(n) not in "\t\n\r"} | {0x7F: "\u2421"}
 _DIRECTIONS = dict.fromkeys((*range(8234, 8239), *range(8294, 8298)), "�")
 """Characters that turn the direction of text could make it read as what it is not."""
