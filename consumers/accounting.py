@@ -43,11 +43,11 @@ _LOG = telemetry.logger(GROUP)
 
 
 class Pace(NamedTuple):
-    """How often what is done, and how late a delivery or its row may be."""
+    """How often checks are made, and how late a delivery or its row may be."""
 
     every_s: float = 15.0
     again_s: float = 600.0
-    """After so long minutes that agreed are compared again."""
+    """Minutes that agreed with ClickHouse are compared again after this long."""
     grace_us: int = 60_000_000
 
 
@@ -98,7 +98,7 @@ def attempted_of(record: Record) -> Attempted | None:
 
 
 class Accounting:
-    """Folds the log and checks it; `begin` until it is true, then `step`."""
+    """Folds the log and checks it: call `begin` until it returns true, then `step`."""
 
     def __init__(self, context: Context, counts: DeliveryCounts, pace: Pace = PACE) -> None:
         self._context = context

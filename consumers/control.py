@@ -41,7 +41,7 @@ class Control:
 
     @property
     def configuration(self) -> Configuration:
-        """What was decided so far adds up to."""
+        """The configuration that the decisions made so far add up to."""
         return self._decisions.configuration
 
     def step(self, timeout: float) -> None:
@@ -64,9 +64,10 @@ class Control:
         self._transactions.write(outputs, self.member.next, self.member.consumer)
 
     def _announce(self, records: Sequence[Record]) -> Mapping[str, bytes]:
-        """Say, before new secrets are decided, that they will be; causes by endpoint (docs/adr/0011).
+        """Announce new secrets before they are decided; return causes by endpoint id (docs/adr/0011).
 
-        A transaction of its own: when it has ended, whoever signs on has not seen it, and will soon know.
+        The announcement has a transaction of its own. A dispatcher that goes on signing with an old
+        secret after it has ended has not read it yet, and soon will.
         """
         outputs = [output for record in records for output in self._announcement(record)]
         if outputs:
@@ -104,7 +105,7 @@ class Control:
             else:
                 self._remember(getattr(fact, "command_id", ""), record.timestamp)
         reader.close()
-        for partition, reason in unread.items():  # what was decided there we cannot know
+        for partition, reason in unread.items():  # we cannot know what was decided there
             self.member.hold(("commands", partition), reason)
 
     def _remember(self, command_id: str, at: int) -> None:

@@ -48,7 +48,7 @@ RECENT_MAX = 200_000
 
 
 class IntakeListener(ParkingListener, Protocol):
-    """The event loop's lanes: `engine.runtime.delivering.lanes.Lanes`. Calls come in order, and later."""
+    """The event loop's lanes: `engine.runtime.delivering.lanes.Lanes`. Calls are run in order, and later."""
 
     @property
     def drained_left(self) -> int:
@@ -103,7 +103,7 @@ class Intake:
                 self._recent.put(key, cause[2], record.timestamp)
 
     def step(self, full: bool) -> None:
-        """Poll once, drain, and run acknowledgements; when `full`, everything is paused and polled on."""
+        """Poll once, drain, and run acknowledgements; when `full`, all is paused, and polling goes on."""
         self.view.advance()
         self._pause(full)
         drained = (
@@ -208,7 +208,7 @@ class Dispatcher:
         self._loop.call_soon_threadsafe(partial(self._told, call, *arguments))
 
     def _told(self, call: Callable[..., None], *arguments: object) -> None:
-        """Call it; what breaks ends the group: the loop would only log it, and lanes would stand still."""
+        """Call it; an exception ends the group: the loop would only log it, and the lanes stand still."""
         try:
             call(*arguments)
         except Exception as error:  # noqa: BLE001  `run` raises it
@@ -241,7 +241,7 @@ class Dispatcher:
         self._post(self._lanes.cleared, parked, heard)
 
     def _fill(self) -> float:
-        """Share of the places for deliveries taken in that are taken; at 1 the log holds the rest."""
+        """How full this process is of deliveries, by count or size; from 1 on the log holds the rest."""
         waiting, size = (
             self._intake.taken_in - self._lanes.left,
             self._intake.bytes_in - self._lanes.bytes_left,
@@ -276,7 +276,7 @@ class Dispatcher:
                 ended.result()
 
     def _turn(self) -> None:
-        """What happens now and then: start what was waiting for the view or the lease, tell how it goes."""
+        """Start what was waiting for the view or the lease, set the gauges."""
         self._lanes.pump()
         self._lanes.observe()
         telemetry.WAITING.set(self._intake.taken_in - self._lanes.left)

@@ -32,12 +32,12 @@ GROUP = "health"
 BATCH_MAX = 2_000
 PATIENCE_MS = 100
 STEP_S = 0.25
-"""So long attempts gather for one transaction, unless there are many."""
+"""Attempts gather this long for one transaction, unless there are many."""
 COMMIT_EVERY_S = 2.0
-"""Attempts that lead to nothing, such as successes, wait so long for their commit: they may be read again."""
+"""Attempts that lead to nothing, such as successes, are committed this late: they may be read again."""
 SWEEP_EVERY_S = 1.0
 TOLD_WITHIN_US = 7 * 86_400_000_000
-"""That an endpoint was disabled longer ago is no news: the group was just given a log with a past."""
+"""Nobody is told of an endpoint disabled longer ago: the group has just begun on a log with a past."""
 
 
 class Health:
@@ -80,7 +80,7 @@ class Health:
         self._committed, self._has_news = self._context.clock.monotonic(), False
 
     def _load(self, taken_in: Sequence[Record]) -> None:
-        """Everything is read anew: what was folded and led to no output left nothing to know."""
+        """Read all states anew; what was folded and led to no output need not be remembered."""
         owned = {
             number: offset for (topic, number), offset in self.member.next.items() if topic == "attempts"
         }

@@ -63,7 +63,7 @@ POLL_MAX = 20
 POLL_S = 0.02
 BUSY_POLL_S = 0.001
 STEP_S = 0.02
-"""How long the replays may take, about, before commands are looked at again."""
+"""About how long the replays may take before commands are looked at again."""
 RUNNING_MAX = 4
 """Replays of a tenant that this process advances at the same time; its others wait their turn."""
 SEEN_MAX = 50_000
@@ -129,7 +129,7 @@ class Replayer:
         for record in reader.read(reader.since([owned.at], since)):
             try:
                 command = self._command(record) if record.offset < owned.next else None
-            except UnknownSchemaError as error:  # which ids a newer one has seen we cannot know
+            except UnknownSchemaError as error:  # we cannot know which ids a newer one has seen
                 self._held.add(owned.at, f"offset {record.offset}: {error}")
                 break
             if command is not None:
@@ -160,7 +160,7 @@ class Replayer:
         return command if isinstance(command, ReplayCommand) else None
 
     def _take_in(self, taken: Input, record: Record) -> None:
-        """See to one command, unless its partition waits; then it stays open, and so the commit before it."""
+        """See to one command, unless its partition waits: then it stays open, and the commit before it."""
         at = taken.owner.at
         if at not in self._held:
             try:
@@ -309,7 +309,7 @@ class Replayer:
                     self.replays[chain.begins.id] = Running(self._tools, chain.begins, Found())
 
     def _advance_replays(self) -> None:
-        """Let each go on a little: one tenant's slow ones hold up no other tenant's."""
+        """Let each replay go on a little, so that one tenant's slow ones hold up no other tenant's."""
         turns: Counter[str] = Counter()
         share_s = STEP_S / max(1, len(self.replays))
         for running in list(self.replays.values()):

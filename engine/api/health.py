@@ -105,7 +105,7 @@ async def get_health(endpoint_id: str, services: Needed, caller: CanRead, hours:
 
 
 def state_of(endpoint: Endpoint, told: Told) -> Literal["healthy", "failing", "disabled"]:
-    """Failing is who has failed since the last success."""
+    """An endpoint is failing if it has failed since its last success."""
     if not endpoint.enabled:
         return "disabled"
     if told.last_failure_at is None:

@@ -104,7 +104,7 @@ def _retry_after_us(answer: Answer) -> int:
 
 
 def _asks(answer: Answer, policy: Policy) -> Asks:
-    said = answer.headers.get(policy.answer_header, "")  # a profile without: no header's name is empty
+    said = answer.headers.get(policy.answer_header, "")  # a profile without one: no header has an empty name
     return ANSWER_WORDS.get(said.strip().lower(), "")
 
 

@@ -32,7 +32,7 @@ class Lane:
     parked: bool = False
     cursor: int = 0
     attempts_from: int = 0
-    """Offset on `attempts` from which outputs of what lies behind the cursor and is not in `done` can be."""
+    """Offset on `attempts` below which nothing behind the cursor has an output, unless it is in `done`."""
     done: tuple[int, ...] = ()
     circuit: CircuitState = "closed"
     opened: int = 0
@@ -48,7 +48,7 @@ class Lane:
 OPENS_AFTER = 10
 """Failures in a row that open a circuit."""
 UNWILLING_US = 30_000_000
-"""For so long an endpoint that does answer must have answered 429, 502, 503 or 504 and nothing else."""
+"""How long an endpoint that does answer must have answered nothing but 429, 502, 503 or 504."""
 PAUSE_US, PAUSE_MAX_US = 5_000_000, 30_000_000
 UNREACHABLE: frozenset[ErrorClass] = frozenset({"dns", "connect", "tls", "timeout", "reset"})
 
@@ -124,7 +124,7 @@ class Cap:
 
 
 def first_cap(most: int) -> Cap:
-    """What an endpoint nobody knows yet is trusted with, if no more than `most` is allowed at all."""
+    """Return the cap of an endpoint that is not known yet, at most `most`."""
     return Cap(min(CAP_FIRST, float(most)))
 
 
@@ -176,7 +176,7 @@ def token_at(bucket: Bucket, rate: float) -> int:
 # -- expiry ----------------------------------------------------------------------------
 
 EXPIRES_US = 3 * 86_400_000_000
-"""After so long a delivery that still waits in a lane has expired, well within the log's seven days."""
+"""A delivery that has waited this long for its lane has expired: well within the log's seven days."""
 
 
 def span_us(policy: Policy) -> int:

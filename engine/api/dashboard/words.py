@@ -124,13 +124,13 @@ def decided(attempt: HistoryRow) -> str:
 
 
 def because(attempt: HistoryRow) -> str:
-    """Why an attempt or a delivery's last one is no success, as a clause."""
+    """Why an attempt, or the last attempt of a delivery, failed, as a clause."""
     status = int(str(attempt["status_code"]))
     return _answered(attempt) if status else _BECAUSE.get(str(attempt["error_class"]), "there was no answer")
 
 
 def reason(name: str) -> str:
-    """Why a delivery ended, as a clause; the class of an error says that its last try had it."""
+    """Why a delivery ended, as a clause; most error classes mean that its tries are used up."""
     if name not in _REASONS and name in ERROR_CLASSES:
         return _EXHAUSTED
     return _REASONS.get(name, name or "no reason is recorded")

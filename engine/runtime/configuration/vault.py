@@ -44,7 +44,7 @@ def secret_context(tenant: str, endpoint_id: str, version: int) -> str:
 
 
 def headers_context(tenant: str, endpoint_id: str) -> str:
-    """Associated data of sealed header values; no version is so called."""
+    """Associated data of sealed header values, which differs from that of any secret."""
     return f"{tenant}|{endpoint_id}|headers"
 
 

@@ -123,7 +123,7 @@ class Configuration:
         changed: Callable[[Endpoint], None] | None = None,
         kept: Callable[[Endpoint], Endpoint] = lambda endpoint: endpoint,
     ) -> None:
-        """`changed` is told of each snapshot; `kept` says what of it is worth its memory."""
+        """`changed` is called with each snapshot; `kept` returns what of it is kept in memory."""
         self._codec = codec
         self._kept = kept
         self._changed = changed
@@ -141,7 +141,7 @@ class Configuration:
             self._take(record.topic, self._codec.decode(record.value))
         elif record.topic == "endpoints":
             self._forget_endpoint(key)
-        elif (entry := parse_directory_key(key)) is not None:  # else of a newer hooklog: none is kept here
+        elif (entry := parse_directory_key(key)) is not None:  # None: of a newer hooklog, so not known here
             self._forget(*entry)
 
     def _take(self, topic: str, value: object) -> None:

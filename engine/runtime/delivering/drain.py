@@ -73,7 +73,7 @@ class DrainScan:
         return self._follower
 
     def _read(self, follower: Follower, limit: int) -> list[Record]:
-        """What comes next, but nothing before the intake has it: attempts come after an input's positions."""
+        """Read what comes next, up to where the intake is: an attempt must follow its input's positions."""
         limit = min(limit, self.owned.next - self.position)
         return follower.poll(0, limit) if limit > 0 else []
 

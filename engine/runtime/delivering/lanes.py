@@ -41,7 +41,7 @@ from engine.runtime.owned import Input, Owned
 from engine.runtime.processor import Processor
 
 LOOK_US = 1_000_000
-"""A lane that waits for a token is looked at so often: its limit may have been changed."""
+"""How often a lane that waits for a token is looked at: its limit may have been changed."""
 
 
 class Lanes:

@@ -26,12 +26,12 @@ from schemas import headers
 
 WRITE_EVERY_S = 1.0
 REFRESH_EVERY_S = 30.0
-"""So often an idle lane's snapshot is written again: the read-back on assignment begins there."""
+"""How often an idle lane's snapshot is written again: the read-back on assignment begins there."""
 _LOG = telemetry.logger("parking")
 
 
 class ParkingListener(Protocol):
-    """The event loop's lanes, told by the thread that polls; calls come in order, and later."""
+    """The event loop's lanes, told by the thread that polls; calls are run in order, and later."""
 
     def resumed(self, parked: Parked, heard: int) -> None:
         """From now on its records come on their own, unless more was asked than `heard`."""

@@ -29,14 +29,14 @@ COMMIT_EVERY_S = 0.5
 """While a mail waits, else IDLE_EVERY_S: what is passed by again does no harm."""
 IDLE_EVERY_S = 5.0
 ANSWER_S = 10.0
-"""How long whoever gives up a partition waits for the server's answer."""
+"""How long giving up a partition waits for the server's answer."""
 Key = tuple[TopicPartition, int]
 AGAIN_S, AGAIN_MAX_S = 5.0, 300.0
 """Pause after a failure, doubled by each one that follows."""
 REFUSALS_MAX = 5
-"""A mail that the server refused for good so often (5xx) is given up."""
+"""A mail is given up when the server has refused it for good (5xx) this often."""
 PUT_OFFS_MAX = 300
-"""One that it put off so often (4xx) too: after about a day."""
+"""A mail is given up when the server has put it off (4xx) this often: after about a day."""
 _LOG = telemetry.logger(GROUP)
 
 

@@ -44,7 +44,7 @@ ACTOR = "health"
 COPIES_US, COPIES_MAX = 60_000_000, 20_000
 """Copies of an attempt's record that overlapping owners wrote come within so long; a partition's, at most."""
 SUCCESS_US, SUCCESSES_MAX = 3_600_000_000, 20_000
-"""The last success of a healthy endpoint is remembered for so long, of so many a partition."""
+"""How long the last success of a healthy endpoint is remembered, and of how many a partition."""
 VISIBLE_WITHIN_S = 15.0
 """How long a transaction of the owner before may stay open: a little more than its time limit."""
 _NOTICES: Mapping[Due, NoticeKind] = {"recovered": "recovered", "warn": "warned", "digest": "exhausted"}
