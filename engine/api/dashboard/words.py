@@ -129,9 +129,14 @@ def because(attempt: HistoryRow) -> str:
     return _answered(attempt) if status else _BECAUSE.get(str(attempt["error_class"]), "there was no answer")
 
 
+def is_exhausted(name: str) -> bool:
+    """Whether a reason says that the tries are used up: then it is the last one's error class."""
+    return name not in _REASONS and name in ERROR_CLASSES
+
+
 def reason(name: str) -> str:
     """Why a delivery ended, as a clause; most error classes mean that its tries are used up."""
-    if name not in _REASONS and name in ERROR_CLASSES:
+    if is_exhausted(name):
         return _EXHAUSTED
     return _REASONS.get(name, name or "no reason is recorded")
 
