@@ -42,11 +42,11 @@ _LOG = telemetry.logger(GROUP)
 
 
 class Pace(NamedTuple):
-    """How often what is done, and how late a delivery or its row may be."""
+    """How often checks are made, and how late a delivery or its row may be."""
 
     every_s: float = 15.0
     again_s: float = 600.0
-    """After so long minutes that agreed are compared again."""
+    """Minutes that agreed with ClickHouse are compared again after this long."""
     grace_us: int = 60_000_000
 
 
@@ -64,7 +64,7 @@ class Snapshot(NamedTuple):
         return all(reached.get(at, 0) >= end for at, end in self.ends.items() if at[0] in topics)
 
 
-class Verdict(NamedTuple):
+class CheckResult(NamedTuple):
     """What a check found."""
 
     late: list[Pending]
@@ -75,7 +75,7 @@ class Verdict(NamedTuple):
     """Differences by minute; None if ClickHouse could not be compared."""
 
 
-class Store(Protocol):
+class DeliveryCounts(Protocol):
     """What is asked of ClickHouse: `engine.runtime.accounting.accounts.Accounts`."""
 
     def pending(self) -> Iterable[PendingDelivery]:
@@ -97,11 +97,11 @@ def attempted_of(record: Record) -> Attempted | None:
 
 
 class Accounting:
-    """Folds the log and checks it; `begin` until it is true, then `step`."""
+    """Folds the log and checks it: call `begin` until it returns true, then `step`."""
 
-    def __init__(self, context: Context, store: Store, pace: Pace = PACE) -> None:
+    def __init__(self, context: Context, counts: DeliveryCounts, pace: Pace = PACE) -> None:
         self._context = context
-        self._store = store
+        self._counts = counts
         self._pace = pace
         self._window_us = int(context.settings.accounting_window_s * 1_000_000)
         self._reader = context.log.reader()
@@ -119,7 +119,7 @@ class Accounting:
         self._target: Snapshot | None = None
         self._check_at = self._again_at = 0.0
         self._first_minute = 0
-        self._said: Verdict | None = None
+        self._said: CheckResult | None = None
 
     # -- the start ---------------------------------------------------------------------
 
@@ -133,7 +133,7 @@ class Accounting:
         books = Books(self._context.settings.prefix + "messages")
         try:
             starts = self._starts(self._context.clock.now() - self._window_us)
-            for each in self._store.pending():
+            for each in self._counts.pending():
                 number = each.attempts + 1
                 books.ledger.known(Pending(key_of(each.delivery_id), each.endpoint_id, number, each.due))
         except (UnavailableError, LogError) as error:
@@ -215,18 +215,18 @@ class Accounting:
         self._parked = {e: until for e, until in self._parked.items() if until > target.at}
         self._snapshots.append(target)
         try:
-            verdict = self._judge(target)
+            result = self._judge(target)
         except LogError as error:
             _LOG.warning("accounting.log_away", error=str(error))
             return
         self._settle(target)
-        self._tell(target, verdict)
+        self._tell(target, result)
 
-    def _judge(self, target: Snapshot) -> Verdict:
+    def _judge(self, target: Snapshot) -> CheckResult:
         ledger = self.books.ledger
         late, parked = split(ledger.overdue(target.at - self._pace.grace_us), self._parked, target.at)
         unrouted, contradictions = self._unrouted(target), len(ledger.contradictions)
-        return Verdict(late, parked, unrouted, contradictions, self._compare(target))
+        return CheckResult(late, parked, unrouted, contradictions, self._compare(target))
 
     def _unrouted(self, target: Snapshot) -> int:
         """Messages in no RoutedBatch: in gaps, or behind the last one for longer than the grace."""
@@ -267,7 +267,7 @@ class Accounting:
         minutes, span = self.books.minutes, range(self._first_minute, closed)
         asked = self._agreement.open(minutes, span, projected[-1])
         try:
-            found = self._store.minutes(asked[0] * MINUTE_US, (asked[-1] + 1) * MINUTE_US) if asked else []
+            found = self._counts.minutes(asked[0] * MINUTE_US, (asked[-1] + 1) * MINUTE_US) if asked else []
         except UnavailableError as error:
             _LOG.warning("accounting.clickhouse_away", error=str(error))
             return None
@@ -276,34 +276,34 @@ class Accounting:
 
     # -- telling -----------------------------------------------------------------------
 
-    def _tell(self, target: Snapshot, verdict: Verdict) -> None:
-        late, pending = len(verdict.late), len(self.books.ledger)
-        for state, count in (("overdue", late), ("parked", verdict.parked)):
+    def _tell(self, target: Snapshot, result: CheckResult) -> None:
+        late, pending = len(result.late), len(self.books.ledger)
+        for state, count in (("overdue", late), ("parked", result.parked)):
             telemetry.PENDING.labels(state).set(count)
-        telemetry.PENDING.labels("waiting").set(pending - late - verdict.parked)
+        telemetry.PENDING.labels("waiting").set(pending - late - result.parked)
         telemetry.UNACCOUNTED.labels("overdue").set(late)
-        telemetry.UNACCOUNTED.labels("unrouted").set(verdict.unrouted)
-        telemetry.UNACCOUNTED.labels("contradiction").set(verdict.contradictions)
-        if verdict.history is not None:
-            telemetry.UNACCOUNTED.labels("history").set(sum(verdict.history.values()))
+        telemetry.UNACCOUNTED.labels("unrouted").set(result.unrouted)
+        telemetry.UNACCOUNTED.labels("contradiction").set(result.contradictions)
+        if result.history is not None:
+            telemetry.UNACCOUNTED.labels("history").set(sum(result.history.values()))
             telemetry.ACCOUNTING_CHECKED.set(target.at / 1e6)
-        if verdict != self._said and (late or verdict.unrouted or verdict.contradictions or verdict.history):
-            self._log(target, verdict)
-        self._said = verdict
+        if result != self._said and (late or result.unrouted or result.contradictions or result.history):
+            self._log(target, result)
+        self._said = result
 
-    def _log(self, target: Snapshot, verdict: Verdict) -> None:
+    def _log(self, target: Snapshot, result: CheckResult) -> None:
         """Name some of what is wrong; `hooklog reconcile` names all."""
         named = [
             f"dlv_{p.key.hex()} attempt {p.number} of endpoint {p.endpoint},"
             f" overdue by {(target.at - p.due) // 1_000_000} s"
-            for p in verdict.late[:SHOWN]
+            for p in result.late[:SHOWN]
         ]
         _LOG.error(
             "accounting.unaccounted",
-            overdue=len(verdict.late),
-            unrouted=verdict.unrouted,
-            contradictions=verdict.contradictions,
-            history=dict(list((verdict.history or {}).items())[:SHOWN]),
+            overdue=len(result.late),
+            unrouted=result.unrouted,
+            contradictions=result.contradictions,
+            history=dict(list((result.history or {}).items())[:SHOWN]),
             deliveries=named,
             todo="hooklog reconcile --since 2h names them all",
         )

@@ -15,11 +15,11 @@ from engine.core.directory import DeleteTenant, DirectoryCommand, KeyRevoked
 from engine.core.recent import Recent
 from engine.ports import Output, Record, TopicPartition
 from engine.runtime import telemetry
-from engine.runtime.atleastonce import AtLeastOnce
 from engine.runtime.configuration.decisions import Decisions
 from engine.runtime.configuration.views import CONFIGURATION_TOPICS, Configuration, View
 from engine.runtime.context import Context, Ready
 from engine.runtime.invalid import invalid_output
+from engine.runtime.member import Member
 from schemas import headers
 from schemas.codec import UndecodableError, UnknownSchemaError
 
@@ -53,7 +53,7 @@ class Control:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._inputs = AtLeastOnce(context.log, GROUP, ("commands",))
+        self.member = Member(context.log, GROUP, ("commands",))
         self._transactions = context.log.transactions(f"{GROUP}-{context.settings.instance}")
         self._seen: Recent[bool] = Recent(SEEN_US, SEEN_MAX)
         """By id; False for a fact that may be a part of what a tenant's deletion leads to."""
@@ -63,48 +63,49 @@ class Control:
 
     @property
     def configuration(self) -> Configuration:
-        """What was decided so far adds up to."""
+        """The configuration that the decisions made so far add up to."""
         return self._decisions.configuration
 
     def step(self, timeout: float) -> None:
         """Decide the commands that are there, all in one transaction."""
-        records = self._inputs.poll(timeout, BATCH_MAX)
+        records = self.member.poll(timeout, BATCH_MAX)
         telemetry.WINDOW_FILL.labels(GROUP).set(len(records) / BATCH_MAX)
-        if self._inputs.gained:
-            self._inputs.gained = False
+        if self.member.gained:
+            self.member.gained = False
             self._load()
         tombstones = self._tombstones()
         if not records and not tombstones:
             return
         self._batch = Batch(records)
         announced = self._announce(records)
-        for made in self._inputs.each(records, self._handle):
+        for made in self.member.each(records, self._handle):
             self._batch.add(made)
         written = self._batch.endpoints
         ended = [
             self._decisions.snapshot(id, at) for id, at in announced.items() if id.encode() not in written
         ]
         outputs = [*self._batch.outputs, *ended, *tombstones]
-        self._transactions.write(outputs, self._inputs.next, self._inputs.consumer)
+        self._transactions.write(outputs, self.member.next, self.member.consumer)
 
     def _tombstones(self) -> Sequence[Output]:
         """End, now and then, what is kept of endpoints that were deleted long ago."""
         now = self._context.clock.monotonic()
-        if not self._inputs.next or now - self._swept < SWEEP_EVERY_S:
+        if not self.member.next or now - self._swept < SWEEP_EVERY_S:
             return ()
-        found = self._decisions.tombstones({partition for _, partition in self._inputs.next}, BATCH_MAX)
+        found = self._decisions.tombstones({partition for _, partition in self.member.next}, BATCH_MAX)
         if len(found) < BATCH_MAX:  # else the rest comes with the next batch
             self._swept = now
         return found
 
     def _announce(self, records: Sequence[Record]) -> Mapping[str, bytes]:
-        """Say, before new secrets are decided, that they will be; causes by endpoint (docs/adr/0011).
+        """Announce new secrets before they are decided; return causes by endpoint id (docs/adr/0011).
 
-        A transaction of its own: when it has ended, whoever signs on has not seen it, and will soon know.
+        The announcement has a transaction of its own. A dispatcher that goes on signing with an old
+        secret after it has ended has not read it yet, and soon will.
         """
         outputs = [output for record in records for output in self._announcement(record)]
         if outputs:
-            self._transactions.write(outputs, self._batch.unmoved, self._inputs.consumer)
+            self._transactions.write(outputs, self._batch.unmoved, self.member.consumer)
         return {(output.key or b"").decode(): output.headers[headers.CAUSE] for output in outputs}
 
     def _announcement(self, record: Record) -> Iterable[Output]:
@@ -125,7 +126,7 @@ class Control:
         self._decisions.settle()
         self._seen = Recent(SEEN_US, SEEN_MAX)
         reader = self._context.log.reader()
-        changes = [("changes", partition) for _, partition in self._inputs.next]
+        changes = [("changes", partition) for _, partition in self.member.next]
         unread: dict[int, str] = {}
         for record in reader.read(reader.since(changes, self._context.clock.now() - SEEN_US)):
             try:
@@ -136,8 +137,8 @@ class Control:
                 is_part = isinstance(fact, EndpointDeleted | KeyRevoked)
                 self._remember(getattr(fact, "command_id", ""), record.timestamp, is_whole=not is_part)
         reader.close()
-        for partition, reason in unread.items():  # what was decided there we cannot know
-            self._inputs.hold(("commands", partition), reason)
+        for partition, reason in unread.items():  # we cannot know what was decided there
+            self.member.hold(("commands", partition), reason)
 
     def _remember(self, command_id: str, at: int, *, is_whole: bool = True) -> None:
         self._seen.put(command_id.encode(), is_whole, at)
@@ -171,7 +172,7 @@ class Control:
     def _write_ahead(self, part: Sequence[Output]) -> None:
         """Write what was decided so far in a transaction of its own, which moves no offset."""
         self._batch.add(part)
-        self._transactions.write(self._batch.outputs, self._batch.unmoved, self._inputs.consumer)
+        self._transactions.write(self._batch.outputs, self._batch.unmoved, self.member.consumer)
         self._batch.outputs = []
 
     def _invalid(self, record: Record, detail: str) -> Output:
@@ -179,7 +180,7 @@ class Control:
 
     def close(self) -> None:
         """Leave the group."""
-        self._inputs.consumer.close()
+        self.member.consumer.close()
 
 
 def run(context: Context, stop: Event, ready: Ready) -> None:

@@ -25,15 +25,14 @@ from engine.runtime import telemetry
 from engine.runtime.configuration.vault import Keyring
 from engine.runtime.configuration.views import CONFIGURATION_TOPICS, Configuration, View
 from engine.runtime.context import Context, Ready
-from engine.runtime.delivering import parking
 from engine.runtime.delivering.attempt import Attempts, Inputs, Waiting
 from engine.runtime.delivering.drain import Drain, Room
 from engine.runtime.delivering.http import AiohttpSender
 from engine.runtime.delivering.lane import DRAINED_MAX
 from engine.runtime.delivering.lanes import Lanes
 from engine.runtime.delivering.parked import Parked
-from engine.runtime.delivering.parking import Parking
-from engine.runtime.held import Held
+from engine.runtime.delivering.parking import Parking, ParkingListener
+from engine.runtime.held import HeldPartitions
 from engine.runtime.invalid import invalid_output
 from engine.runtime.owned import Input, Owned
 from engine.runtime.processor import Processor
@@ -50,8 +49,8 @@ SCARCE_SHARE, DRAINED_SHARE = 0.5, 0.75
 """Of the places: from where on a parked lane may hold one drained delivery, and from where on none."""
 
 
-class Told(parking.Told, Protocol):
-    """The event loop's lanes: `engine.runtime.delivering.lanes.Lanes`. Calls come in order, and later."""
+class IntakeListener(ParkingListener, Protocol):
+    """The event loop's lanes: `engine.runtime.delivering.lanes.Lanes`. Calls are run in order, and later."""
 
     @property
     def drained_left(self) -> int:
@@ -77,12 +76,12 @@ class Told(parking.Told, Protocol):
 class Intake:
     """The Kafka side: polls, drops copies, hands deliveries over; runs on a thread of its own."""
 
-    def __init__(self, context: Context, told: Told) -> None:
+    def __init__(self, context: Context, listener: IntakeListener) -> None:
         self._context = context
-        self._told = told
+        self._listener = listener
         self._recent: Recent[int] = Recent(RECENT_US, RECENT_MAX)
         """Offset on `deliveries` by (delivery, attempt)."""
-        self._held = Held(GROUP)
+        self._held = HeldPartitions(GROUP)
         """Deliveries taken in before, and those drained, go on."""
         self._batch: list[Waiting] = []
         self._is_paused = False
@@ -93,8 +92,8 @@ class Intake:
         """Endpoints that the lanes are still to be told of."""
         self.configuration = Configuration(context.codec, Keyring(context.vault), self._note_changed)
         self.view = View(context.log, CONFIGURATION_TOPICS, self.configuration.fold)
-        self.parking = Parking(context, told)
-        self._drain = Drain(context.log, told)
+        self.parking = Parking(context, listener)
+        self._drain = Drain(context.log, listener)
         flow = Flow(
             GROUP,
             ("deliveries",),
@@ -108,7 +107,7 @@ class Intake:
 
     def _owning(self, owned: Owned) -> None:
         """Take up the partition's lanes; remember what was attempted lately, by whoever owned it then."""
-        self._told.restore(owned, self._lanes_of(owned))
+        self._listener.restore(owned, self._lanes_of(owned))
         reader = self.processor.progress.reader
         since = self._context.clock.now() - RECENT_US
         for record in reader.read(reader.since([("attempts", owned.at[1])], since)):
@@ -131,12 +130,12 @@ class Intake:
         self.view.advance()
         if self._changed:  # whoever is told finds the new snapshots
             changed, self._changed = self._changed, set()
-            self._told.changed(changed)
+            self._listener.changed(changed)
 
     def _disowned(self, owned: Owned) -> None:
         self.parking.disowned(owned)
         self._held.discard(owned.at)
-        self._told.forget(owned.at[1])
+        self._listener.forget(owned.at[1])
 
     def step(self, full: bool) -> None:
         """Poll once, drain, and run acknowledgements; when `full`, everything is paused and polled on."""
@@ -157,8 +156,8 @@ class Intake:
         they have.
         """
         settings = self._context.settings
-        held = self._drained_in - self._told.drained_left
-        size = self._drained_bytes_in - self._told.drained_bytes_left
+        held = self._drained_in - self._listener.drained_left
+        size = self._drained_bytes_in - self._listener.drained_bytes_left
         share = max(held / settings.waiting, size / settings.waiting_bytes)
         left = max(1, int(settings.waiting * DRAINED_SHARE) - held) if share < DRAINED_SHARE else 0
         return Room(DRAINED_MAX if share < SCARCE_SHARE else 1, left)
@@ -216,7 +215,7 @@ class Intake:
             batch, self._batch = self._batch, []
             self.taken_in += len(batch)
             self.bytes_in += sum(each.size for each in batch)
-            self._told.arrive(batch)
+            self._listener.arrive(batch)
 
     def _accept(self, taken: Input, record: Record) -> DeliveryScheduled | None:
         """Decode; None for a copy of one that was taken in, and for what goes to `invalid`.
@@ -251,7 +250,7 @@ class Intake:
 
 
 class Dispatcher:
-    """Both sides, wired together; as `Told` it passes on what the polling thread says."""
+    """Both sides, wired together; as the listener it passes on what the polling thread says."""
 
     def __init__(self, context: Context) -> None:
         self._settings = context.settings
@@ -267,7 +266,7 @@ class Dispatcher:
         self._loop.call_soon_threadsafe(partial(self._told, call, *arguments))
 
     def _told(self, call: Callable[..., None], *arguments: object) -> None:
-        """Call it; what breaks ends the group: the loop would only log it, and lanes would stand still."""
+        """Call it; an exception ends the group: the loop would only log it, and the lanes stand still."""
         try:
             call(*arguments)
         except Exception as error:  # noqa: BLE001  `run` raises it

@@ -18,7 +18,6 @@ from engine.core.endpoint import Endpoint
 from engine.core.notice import Notice, notice_id
 from engine.ports import Output, Record
 from engine.runtime import telemetry
-from engine.runtime.atleastonce import AtLeastOnce
 from engine.runtime.configuration.vault import Keyring
 from engine.runtime.configuration.views import Configuration, View, is_deleted
 from engine.runtime.context import Context, Ready
@@ -26,6 +25,7 @@ from engine.runtime.health.mailing import Mailing
 from engine.runtime.health.operations import Operations
 from engine.runtime.health.states import ACTOR, States, notice_output
 from engine.runtime.mail import server_of
+from engine.runtime.member import Member
 from schemas import headers
 from schemas.codec import UndecodableError
 
@@ -33,12 +33,12 @@ GROUP = "health"
 BATCH_MAX = 2_000
 PATIENCE_MS = 100
 STEP_S = 0.25
-"""So long attempts gather for one transaction, unless there are many."""
+"""Attempts gather this long for one transaction, unless there are many."""
 COMMIT_EVERY_S = 2.0
-"""Attempts that lead to nothing, such as successes, wait so long for their commit: they may be read again."""
+"""Attempts that lead to nothing, such as successes, are committed this late: they may be read again."""
 SWEEP_EVERY_S = 1.0
 TOLD_WITHIN_US = 7 * 86_400_000_000
-"""That an endpoint was disabled longer ago is no news: the group was just given a log with a past."""
+"""Nobody is told of an endpoint disabled longer ago: the group has just begun on a log with a past."""
 
 
 class Health:
@@ -46,7 +46,7 @@ class Health:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._inputs = AtLeastOnce(context.log, GROUP, ("attempts", "changes"), patience_ms=PATIENCE_MS)
+        self.member = Member(context.log, GROUP, ("attempts", "changes"), patience_ms=PATIENCE_MS)
         self._transactions = context.log.transactions(f"{GROUP}-{context.settings.instance}")
         self._configuration = Configuration(context.codec, Keyring(context.vault))
         self.view = View(context.log, ("endpoints",), self._configuration.fold)
@@ -63,13 +63,13 @@ class Health:
 
     def step(self, timeout: float) -> bool:
         """Take in what is there and write, in one transaction, what follows; whether there was much."""
-        records = self._inputs.poll(timeout, BATCH_MAX)
-        if self._inputs.gained:
-            self._inputs.gained = False
+        records = self.member.poll(timeout, BATCH_MAX)
+        if self.member.gained:
+            self.member.gained = False
             self._load(records)
-        self._states.keep(number for topic, number in self._inputs.next if topic == "attempts")
+        self._states.keep(number for topic, number in self.member.next if topic == "attempts")
         self.view.advance()
-        outputs = [output for made in self._inputs.each(records, self._handle) for output in made]
+        outputs = [output for made in self.member.each(records, self._handle) for output in made]
         outputs += self._swept_up()
         outputs += self._states.snapshots()
         self._has_news |= bool(records)
@@ -82,19 +82,19 @@ class Health:
         return self._context.clock.monotonic() - self._committed >= COMMIT_EVERY_S
 
     def _write(self, outputs: Sequence[Output]) -> None:
-        self._transactions.write(outputs, self._inputs.next, self._inputs.consumer)
+        self._transactions.write(outputs, self.member.next, self.member.consumer)
         self._committed, self._has_news = self._context.clock.monotonic(), False
 
     def _load(self, taken_in: Sequence[Record]) -> None:
-        """Everything is read anew: what was folded and led to no output left nothing to know."""
+        """Read all states anew; what was folded and led to no output need not be remembered."""
         owned = {
-            number: offset for (topic, number), offset in self._inputs.next.items() if topic == "attempts"
+            number: offset for (topic, number), offset in self.member.next.items() if topic == "attempts"
         }
         for record in reversed(taken_in):  # polled, and not folded yet
             if record.topic == "attempts":
                 owned[record.partition] = record.offset
         for number, reason in self._states.load(self._reader, owned).items():
-            self._inputs.hold(("attempts", number), reason)
+            self.member.hold(("attempts", number), reason)
 
     def _handle(self, record: Record) -> Iterable[Output]:
         return self._states.fold(record) if record.topic == "attempts" else self._changed(record)
@@ -135,9 +135,9 @@ class Health:
 
     def close(self) -> None:
         """Leave; what was taken in and is not committed led to nothing."""
-        if self._has_news and self._inputs.next:
+        if self._has_news and self.member.next:
             self._write([])
-        self._inputs.consumer.close()
+        self.member.consumer.close()
         self._reader.close()
         self.view.close()
 

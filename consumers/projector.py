@@ -1,66 +1,53 @@
-"""Projector: the facts on the log -> rows in ClickHouse.
+"""projector: routings, attempts, changes -> ClickHouse.
 
-Rows are made of nothing but records, and of rows with one key the version
-decides, so any batch may be written any number of times in any order. The
-rollups are made anew from those rows. Commits follow both: a crash repeats
-work and loses none.
+A row is made from its record alone. Of several rows with the same key the one
+with the highest version counts, so any batch may be written any number of times,
+in any order. The rollups are made anew from those rows. Offsets are committed
+after both: a crash repeats work and loses none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Protocol
+from threading import Event
 
-from engine.ports import Clock, Consumer, Log, LogError, Position, Record, TopicPartition
+from engine.ports import Clock, LogError, Position, Record, TopicPartition
 from engine.runtime import telemetry
-from engine.runtime.atleastonce import start_of
-from engine.runtime.clock import SystemClock
 from engine.runtime.context import Context, Ready
 from engine.runtime.history.clickhouse import History, MismatchError, OutdatedError, UnavailableError, connect
-from engine.runtime.history.projection import TOPICS, Batch, Projection, ProjectionError, Store
+from engine.runtime.history.projection import TOPICS, Batch, Projection, ProjectionError, RowTarget
 from engine.runtime.history.rollups import Unit, kept
 from engine.runtime.history.rows import Rows
 from engine.runtime.invalid import invalid_output
-from engine.runtime.settings import Settings
+from engine.runtime.member import start_of
 from schemas.codec import UndecodableError
 
 GROUP = "projector"
-BATCH_SECONDS = 1.0
-ROLLUP_SECONDS = 5.0
-"""Rows are there after BATCH_SECONDS; figures by minute, and the commit, follow by then at the latest."""
-ROLLUP_UNITS = 50_000
-POLL_RECORDS = 2_000
-POLL_SECONDS = 0.1
+BATCH_S = 1.0
+"""Rows are in ClickHouse after so long, or when a batch is full."""
+ROLLUP_S = 5.0
+"""The rollups, and the commit, follow after so long, or when ROLLUP_UNITS_MAX of them are out of date."""
+ROLLUP_UNITS_MAX = 50_000
+POLL_MAX = 2_000
+POLL_S = 0.1
 PATIENCE_MS = 250
-_FLUSH_S = 30
-BACKOFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
+FLUSH_S = 30.0
+BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0)
 _LOG = telemetry.logger(GROUP)
-
-
-class Stop(Protocol):
-    """A threading.Event, or what looks like one."""
-
-    def is_set(self) -> bool:
-        """Whether to stop."""
-
-    def wait(self, timeout: float) -> bool:
-        """Wait that long, or until it is set; whether it is."""
 
 
 class Projector:
     """Gathers, inserts, commits. While ClickHouse is away it holds one batch and keeps polling."""
 
-    def __init__(self, store: Store, settings: Settings, clock: Clock, *, log: Log) -> None:
+    def __init__(self, context: Context, store: RowTarget) -> None:
+        self._context = context
+        self._clock = context.clock
         self._store = store
-        self._log = log
-        self._producer = log.producer()
+        self._producer = context.log.producer()
         """For `invalid`."""
-        self._prefix = settings.prefix
-        self._projection = Projection(settings.prefix)
-        self._clock = clock
-        self._batch = Batch(clock.monotonic())
-        self._retention_days = settings.retention_days
+        self._projection = Projection(context.settings.prefix)
+        self._batch = Batch(self._clock.monotonic())
         self._touched: set[Unit] = set()
         self._written: dict[TopicPartition, Position] = {}
         """Up to where rows are in ClickHouse, and the rollups perhaps not yet."""
@@ -70,7 +57,7 @@ class Projector:
         self._owned: set[TopicPartition] = set()
         self._failures = 0
         self._retry_at = 0.0
-        self.consumer: Consumer | None = None
+        self.consumer = context.log.consumer(GROUP, TOPICS, self, patience_ms=PATIENCE_MS)
         # asked at each scrape, so that it grows while an insert hangs too
         telemetry.PROJECTION_DELAY.set_function(self.delay)
         telemetry.WINDOW_FILL.labels(GROUP).set_function(self.fill)
@@ -91,7 +78,7 @@ class Projector:
     def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
         """Go on where the group's commits say, or at 0 of a log that still begins there."""
         self._owned.update(partitions)
-        return start_of(self._log, self._member.committed(partitions), GROUP)
+        return start_of(self._context.log, self.consumer.committed(partitions), GROUP)
 
     def revoked(self, partitions: Sequence[TopicPartition]) -> None:
         """Write what is held if that is possible now; if not, the next owner reads it again."""
@@ -106,7 +93,7 @@ class Projector:
         """Poll once; insert and commit when the batch is due."""
         if self._failures:
             self._pause()  # what was assigned since, too
-        for record in self._member.poll(timeout, 1 if self._failures else POLL_RECORDS):
+        for record in self.consumer.poll(timeout, 1 if self._failures else POLL_MAX):
             if self._batch.is_empty:
                 self._batch.began = self._clock.monotonic()
             self._batch.add(record, self._rows(record))
@@ -116,20 +103,18 @@ class Projector:
             self._write(wait=False)
 
     def close(self) -> None:
-        """Write what is held; what ClickHouse does not take now is read again at the next start."""
-        self._write(wait=True)
-
-    @property
-    def _member(self) -> Consumer:
-        assert self.consumer is not None
-        return self.consumer
+        """Write what is held, leave; what ClickHouse does not take now is read again at the next start."""
+        try:
+            self._write(wait=True)
+        finally:
+            self.consumer.close()
 
     def _rows(self, record: Record) -> Rows:
         try:
             return self._projection.rows(record)
         except UndecodableError as error:
-            reason, now = str(error), self._clock.now()
-            refused = invalid_output(self._projection.codec, record, "undecodable", reason, now)
+            codec, now = self._context.codec, self._clock.now()
+            refused = invalid_output(codec, record, "undecodable", str(error), now)
             self._producer.send(refused, lambda _: None)
             return {}
 
@@ -141,12 +126,12 @@ class Projector:
         if self._failures:
             return self._clock.monotonic() >= self._retry_at
         waited = self._clock.monotonic() - self._batch.began
-        is_waiting = not self._batch.is_empty and (self._batch.is_full or waited >= BATCH_SECONDS)
+        is_waiting = not self._batch.is_empty and (self._batch.is_full or waited >= BATCH_S)
         return is_waiting or (bool(self._written) and self._is_rollup_due())
 
     def _is_rollup_due(self) -> bool:
         waited = self._clock.monotonic() - self._rolled_at
-        return not self._touched or len(self._touched) >= ROLLUP_UNITS or waited >= ROLLUP_SECONDS
+        return not self._touched or len(self._touched) >= ROLLUP_UNITS_MAX or waited >= ROLLUP_S
 
     def _write(self, *, wait: bool) -> None:
         """Insert; roll up and commit if that is due, or now if it is to be waited for.
@@ -171,9 +156,9 @@ class Projector:
     def _insert(self) -> None:
         if self._batch.is_empty:
             return
-        if not self._producer.flush(_FLUSH_S):
-            raise LogError(f"what was refused was not acknowledged within {_FLUSH_S} s")
-        self._batch.insert_into(self._store, self._prefix)
+        if not self._producer.flush(FLUSH_S):
+            raise LogError(f"what was refused was not acknowledged within {FLUSH_S:g} s")
+        self._batch.insert_into(self._store, self._context.settings.prefix)
         telemetry.PROJECTOR_INSERTED.set_to_current_time()
         self._unsettled = min(self._unsettled, self._batch.oldest) if self._written else self._batch.oldest
         self._touched |= self._batch.touched()
@@ -182,10 +167,11 @@ class Projector:
 
     def _settle(self, *, wait: bool) -> None:
         """Bring the rollups up to date, then commit."""
-        self._store.roll_up(kept(self._touched, self._clock.now(), self._retention_days))
+        days = self._context.settings.retention_days
+        self._store.roll_up(kept(self._touched, self._clock.now(), days))
         self._rolled_at = self._clock.monotonic()
         self._touched.clear()
-        self._member.commit(self._written, wait=wait)
+        self.consumer.commit(self._written, wait=wait)
         self._written = {}
 
     def _hold(self, error: UnavailableError) -> None:
@@ -197,18 +183,18 @@ class Projector:
 
     def _pause(self) -> None:
         for at in self._owned:
-            self._member.pause(at)
+            self.consumer.pause(at)
 
     def _go_on(self) -> None:
         if self._failures:
             _LOG.info("clickhouse.back", failures=self._failures)
             self._failures = 0
             for at in self._owned:
-                self._member.resume(at)
+                self.consumer.resume(at)
 
 
 def _pause_before(failures: int) -> float:
-    return BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS) - 1)]
+    return BACKOFF_S[min(failures, len(BACKOFF_S) - 1)]
 
 
 def _report(error: UnavailableError, **fields: object) -> None:
@@ -220,18 +206,18 @@ def _report(error: UnavailableError, **fields: object) -> None:
         _LOG.warning("clickhouse.away", error=str(error), **fields)
 
 
-def run(context: Context, stop: Stop, ready: Ready) -> None:
+def run(context: Context, stop: Event, ready: Ready) -> None:
     """Run until `stop` is set; ready once ClickHouse was there, with its tables."""
     store = History(partial(connect, context.settings))
     try:
         if await_tables(store.check, stop, context.clock):
             ready()
-            project(context.log, store, context.settings, stop)
+            project(context, store, stop)
     finally:
         store.close()
 
 
-def await_tables(check: Callable[[], None], stop: Stop, clock: Clock) -> bool:
+def await_tables(check: Callable[[], None], stop: Event, clock: Clock) -> bool:
     """Wait until ClickHouse is there with its tables; False if stopped before, ProjectionError if in vain."""
     failures, began = 0, clock.monotonic()
     telemetry.PROJECTION_DELAY.set_function(lambda: clock.monotonic() - began)
@@ -250,14 +236,11 @@ def await_tables(check: Callable[[], None], stop: Stop, clock: Clock) -> bool:
     return False
 
 
-def project(log: Log, store: Store, settings: Settings, stop: Stop) -> None:
+def project(context: Context, store: RowTarget, stop: Event) -> None:
     """Project until `stop` is set; ProjectionError on what a person must mend first."""
-    projector = Projector(store, settings, SystemClock(), log=log)
-    consumer = log.consumer(GROUP, TOPICS, projector, patience_ms=PATIENCE_MS)
-    projector.consumer = consumer
+    projector = Projector(context, store)
     try:
         while not stop.is_set():
-            projector.step(POLL_SECONDS)
-        projector.close()
+            projector.step(POLL_S)
     finally:
-        consumer.close()
+        projector.close()

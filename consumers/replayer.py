@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from functools import partial
 from threading import Event
+from typing import NamedTuple
 
 from engine.core.change import REMEMBERED_US, Refusal, RejectionCode
 from engine.core.model import DeliveryScheduled
@@ -33,7 +34,7 @@ from engine.runtime import telemetry
 from engine.runtime.configuration.vault import Keyring
 from engine.runtime.configuration.views import CONFIGURATION_TOPICS, Awaited, Configuration, View
 from engine.runtime.context import Context, Ready
-from engine.runtime.held import Held
+from engine.runtime.held import HeldPartitions
 from engine.runtime.owned import Input, Owned
 from engine.runtime.processor import leased, settle
 from engine.runtime.progress import Flow
@@ -53,13 +54,20 @@ POLL_MAX = 20
 POLL_S = 0.02
 BUSY_POLL_S = 0.001
 STEP_S = 0.02
-"""How long the replays may take, about, before commands are looked at again."""
+"""About how long the replays may take before commands are looked at again."""
 RUNNING_MAX = 4
 """Replays of a tenant that this process advances at the same time; its others wait their turn."""
 SEEN_MAX = 50_000
 KEPT_US = 30 * 86_400_000_000
 """How long a replay is shown after its end."""
 _LOG = telemetry.logger(GROUP)
+
+
+class Received(NamedTuple):
+    """A command's record, and its input, which is done once all that follows is written."""
+
+    taken: Input
+    record: Record
 
 
 class Replayer:
@@ -69,10 +77,10 @@ class Replayer:
         self._context = context
         self._partitions = context.log.partitions("commands")
         self._chains: list[Chain] = []
-        self._early: list[tuple[CancelReplay, tuple[Input, Record], Outputs]] = []
+        self._early: list[tuple[CancelReplay, Received, Outputs]] = []
         """Cancellations of what is just beginning, or being taken up."""
         self._seen: dict[TopicPartition, Recent[bool]] = {}
-        self._held = Held(GROUP)
+        self._held = HeldPartitions(GROUP)
         """Replays of a partition that waits go on."""
         self._configuration = Configuration(context.codec, Keyring(context.vault))
         self.view = View(context.log, CONFIGURATION_TOPICS, self._configuration.fold)
@@ -114,7 +122,7 @@ class Replayer:
         for record in reader.read(reader.since([owned.at], since)):
             try:
                 command = self._command(record) if record.offset < owned.next else None
-            except UnknownSchemaError as error:  # which ids a newer one has seen we cannot know
+            except UnknownSchemaError as error:  # we cannot know which ids a newer one has seen
                 self._held.add(owned.at, f"offset {record.offset}: {error}")
                 break
             if command is not None:
@@ -140,7 +148,7 @@ class Replayer:
         return command if isinstance(command, ReplayCommand) else None
 
     def _take_in(self, taken: Input, record: Record) -> None:
-        """See to one command, unless its partition waits; then it stays open, and so the commit before it."""
+        """See to one command, unless its partition waits: then it stays open, and the commit before it."""
         at = taken.owner.at
         if at not in self._held:
             try:
@@ -167,66 +175,65 @@ class Replayer:
             return
         self._awaited.wait(record, self.view.advance)
         found = taken.found if isinstance(taken.found, Outputs) else Outputs()
+        received = Received(taken, record)
         match command:
             case Resend():
-                self._resend(command, (taken, record), found)
+                self._resend(command, received, found)
             case SendTest():
-                self._send_test(command, (taken, record), found)
+                self._send_test(command, received, found)
             case StartReplay():
-                self._start(command, (taken, record), found)
+                self._start(command, received, found)
             case CancelReplay():
-                self._cancel(command, (taken, record), found)
+                self._cancel(command, received, found)
 
-    def _resend(self, command: Resend, at: tuple[Input, Record], found: Outputs) -> None:
+    def _resend(self, command: Resend, received: Received, found: Outputs) -> None:
         source = command.source_partition, command.source_offset
         endpoint = self._tools.remake.endpoint(command.endpoint_id, command.tenant)
         if found.written is not None:
-            self._made(command, at, None, found.written)
+            self._made(command, received, None, found.written)
         elif endpoint is None or not endpoint.enabled:
-            self._reject(command, at, nobody(command.endpoint_id))
+            self._reject(command, received, nobody(command.endpoint_id))
         elif (original := self._originals.find(command)) is None:
-            self._reject(command, at, GONE)
+            self._reject(command, received, GONE)
         else:
             by = By(command.command_id, "resend", command.delivery_id)
-            self._written(command, at, self._tools.remake.of_original(original, source, endpoint, by))
+            self._written(command, received, self._tools.remake.of_original(original, source, endpoint, by))
 
-    def _send_test(self, command: SendTest, at: tuple[Input, Record], found: Outputs) -> None:
+    def _send_test(self, command: SendTest, received: Received, found: Outputs) -> None:
         endpoint = self._tools.remake.endpoint(command.endpoint_id, command.tenant)
         if found.written is not None:
-            self._made(command, at, None, found.written)
+            self._made(command, received, None, found.written)
         elif endpoint is None:
             missing = f"endpoint {command.endpoint_id!r} does not exist"
-            self._reject(command, at, missing, "not_found")
+            self._reject(command, received, missing, "not_found")
         else:
-            record = at[1]
+            record = received.record
             source = record.partition, record.offset
             made = self._tools.remake.of_test(command, (record.timestamp, source), endpoint)
-            self._written(command, at, made)
+            self._written(command, received, made)
 
-    def _written(
-        self, command: Resend | SendTest, at: tuple[Input, Record], delivery: DeliveryScheduled
-    ) -> None:
+    def _written(self, command: Resend | SendTest, received: Received, delivery: DeliveryScheduled) -> None:
         if len(delivery.body) > BODY_MAX:
-            self._reject(command, at, f"the body would be larger than {BODY_MAX} bytes")
+            self._reject(command, received, f"the body would be larger than {BODY_MAX} bytes")
         else:
-            output = self._tools.remake.output(delivery, headers.cause_for(at[1]))
-            self._made(command, at, output, resent_of(delivery))
+            output = self._tools.remake.output(delivery, headers.cause_for(received.record))
+            self._made(command, received, output, resent_of(delivery))
 
     def _made(
-        self, command: Resend | SendTest, at: tuple[Input, Record], delivery: Output | None, resent: Resent
+        self, command: Resend | SendTest, received: Received, delivery: Output | None, resent: Resent
     ) -> None:
         """Write the delivery unless it is there already, then name it."""
-        taken, record = at
+        taken, record = received
         named = batch_of([resent], command, self._context.clock.now())
         outputs = [] if delivery is None else [delivery]
         outputs.append(self._output("routings", None, named, record))
         self._chains.append(Chain(taken, deque(outputs)))
 
-    def _start(self, command: StartReplay, at: tuple[Input, Record], found: Outputs) -> None:
+    def _start(self, command: StartReplay, received: Received, found: Outputs) -> None:
         """Freeze the end in the fact, then write the first snapshot."""
-        taken, record = at
+        taken, record = received
         if found.started is None and (refusal := self._refusal(command)):
-            self._reject(command, at, refusal.reason, refusal.code)
+            self._reject(command, received, refusal.reason, refusal.code)
             return
         fact, outputs = found.started, deque[Output]()
         if fact is None:
@@ -252,10 +259,10 @@ class Replayer:
         replays = [*self._beginning(), *(running.replay for running in self.replays.values())]
         return too_many([each for each in replays if each.tenant == command.tenant])
 
-    def _cancel(self, command: CancelReplay, at: tuple[Input, Record], found: Outputs) -> None:
-        taken, record = at
+    def _cancel(self, command: CancelReplay, received: Received, found: Outputs) -> None:
+        taken, record = received
         if any(replay.id == command.replay_id for replay in self._beginning()):
-            self._early.append((command, at, found))
+            self._early.append((command, received, found))
             return
         running = self.replays.get(command.replay_id)
         if running is not None and running.replay.tenant == command.tenant:
@@ -263,12 +270,12 @@ class Replayer:
             is_told = found.cancelled is not None
             if running.cancel(fact, headers.cause_for(record), taken, is_told=is_told):
                 return
-        self._reject(command, at, f"replay {command.replay_id!r} has ended, or never began")
+        self._reject(command, received, f"replay {command.replay_id!r} has ended, or never began")
 
     def _reject(
-        self, command: ReplayCommand, at: tuple[Input, Record], reason: str, code: RejectionCode = "conflict"
+        self, command: ReplayCommand, received: Received, reason: str, code: RejectionCode = "conflict"
     ) -> None:
-        taken, record = at
+        taken, record = received
         telemetry.COMMANDS.labels("rejected").inc()
         fact = reject(command, self._context.clock.now(), reason, code)
         self._chains.append(Chain(taken, deque([self._output("changes", command.tenant, fact, record)])))
@@ -300,7 +307,7 @@ class Replayer:
             _LOG.info("replay.resumed", replay=replay.id, written=len(found.written))
 
     def _advance_replays(self) -> None:
-        """Let each go on a little: one tenant's slow ones hold up no other tenant's."""
+        """Let each replay go on a little, so that one tenant's slow ones hold up no other tenant's."""
         turns: Counter[str] = Counter()
         share_s = STEP_S / max(1, len(self.replays))
         for running in list(self.replays.values()):
@@ -326,9 +333,10 @@ class Replayer:
         for taken, record in self.processor.each(polled):
             self._take_in(taken, record)
         early, self._early = self._early, []
-        for command, at, found in early:
-            if self.processor.progress.owned.get(at[0].owner.at) is at[0].owner:
-                self._cancel(command, at, found)
+        for command, received, found in early:
+            owner = received.taken.owner
+            if self.processor.progress.owned.get(owner.at) is owner:
+                self._cancel(command, received, found)
         self._advance_replays()
         telemetry.REPLAYS_RUNNING.set(len(self.replays) + len(self._read_backs.replays))
         telemetry.WINDOW_FILL.labels(GROUP).set(max((each.fill for each in self.replays.values()), default=0))

@@ -28,7 +28,7 @@ from engine.runtime.configuration.payload_schema import Broken, broken
 from engine.runtime.configuration.vault import Keyring
 from engine.runtime.configuration.views import CONFIGURATION_TOPICS, Awaited, Configuration, View
 from engine.runtime.context import Context, Ready
-from engine.runtime.held import Held
+from engine.runtime.held import HeldPartitions
 from engine.runtime.invalid import invalid_output
 from engine.runtime.owned import Input, Owned
 from engine.runtime.processor import leased
@@ -78,7 +78,7 @@ class Router:
         self._partitions = context.log.partitions("deliveries")
         self._topic = context.settings.prefix + "messages"
         self._states: dict[TopicPartition, PartitionState] = {}
-        self._held = Held(GROUP)
+        self._held = HeldPartitions(GROUP)
         self.roster = Roster(self._partitions)
         self._configuration = Configuration(context.codec, Keyring(context.vault), self.roster.put, lean)
         self.view = View(context.log, CONFIGURATION_TOPICS, self._configuration.fold)
@@ -141,17 +141,17 @@ class Router:
             message, routing = self._accept(state, taken, record)
         except Refused as refused:
             routing = Routing(record.offset, verdict="invalid")
-            self._refuse(
-                self._noted(state, Unrecorded(taken, first, routing, self._view_offsets)), refused, record
-            )
+            self._refuse(self._noted(state, taken, first, routing), refused, record)
             return
         state.window.remember(routing)
-        unrecorded = self._noted(state, Unrecorded(taken, first, routing, self._view_offsets))
+        unrecorded = self._noted(state, taken, first, routing)
         if routing.verdict == "routed":
             self._deliver(unrecorded, message)
 
-    def _noted(self, state: PartitionState, unrecorded: Unrecorded) -> Unrecorded:
-        telemetry.of(telemetry.MESSAGES_ROUTED, unrecorded.routing.verdict).inc()
+    def _noted(self, state: PartitionState, taken: Input, first: int, routing: Routing) -> Unrecorded:
+        """Remember what the next RoutedBatch has to say of a message; `first`: where its part begins."""
+        telemetry.of(telemetry.MESSAGES_ROUTED, routing.verdict).inc()
+        unrecorded = Unrecorded(taken, first, routing, self._view_offsets)
         state.unrecorded.append(unrecorded)
         return unrecorded
 

@@ -70,7 +70,7 @@ def ticket_of(record: Record) -> Ticket | None:
     return Ticket(key, decision, due, length)
 
 
-class Held(NamedTuple):
+class WaitingRecord(NamedTuple):
     """A record that waits; ordered by when it leaves."""
 
     leaves_at: int
@@ -84,7 +84,7 @@ class Tier:
     """What is held of one partition of a delay topic, in order."""
 
     def __init__(self) -> None:
-        self.held: deque[Held] = deque()
+        self.held: deque[WaitingRecord] = deque()
         self.bytes = 0
 
 
@@ -99,7 +99,7 @@ class Scheduler:
         self._recent: Recent[int] = Recent(RECENT_US, RECENT_MAX)
         """Offset on `attempts` by (delivery, attempt)."""
         self._tiers: dict[TopicPartition, Tier] = {}
-        self._due: list[Held] = []
+        self._due: list[WaitingRecord] = []
         self._due_bytes = 0
         self._order = 0
         self._observed = 0
@@ -204,12 +204,12 @@ class Scheduler:
         self._order += 1
         size = len(record.value or b"")
         if record.topic == RETRY_NOW:
-            heapq.heappush(self._due, Held(ticket.due, self._order, ticket.due, taken, record))
+            heapq.heappush(self._due, WaitingRecord(ticket.due, self._order, ticket.due, taken, record))
             self._due_bytes += size
             return
         leaves_at = record.timestamp + self._delay_of[record.topic]
         tier = self._tiers[taken.owner.at]
-        tier.held.append(Held(leaves_at, self._order, ticket.due, taken, record))
+        tier.held.append(WaitingRecord(leaves_at, self._order, ticket.due, taken, record))
         tier.bytes += size
 
     def release(self) -> int:
@@ -235,7 +235,7 @@ class Scheduler:
     def _may_send(self) -> bool:
         return len(self.processor.producer) < UNACKNOWLEDGED_MAX and self.processor.is_ours
 
-    def _leave(self, held: Held, now: int) -> None:
+    def _leave(self, held: WaitingRecord, now: int) -> None:
         """Send a record on to `deliveries` if it is due, else to the largest tier that fits."""
         taken, record = held.taken, held.record
         if taken.owner.stopping:

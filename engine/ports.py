@@ -247,6 +247,21 @@ class Sealed(NamedTuple):
 class Vault(Protocol):
     """Seals and opens secrets; the master key stays inside."""
 
+    @property
+    def master_key_id(self) -> str:
+        """What the master key that wraps is called; tells nothing of it."""
+
+    @property
+    def command_key(self) -> bytes:
+        """What commands' secrets are sealed by."""
+
+    @property
+    def command_keys(self) -> tuple[bytes, ...]:
+        """What commands' secrets may be sealed by, `command_key` first."""
+
+    def knows(self, master_key_id: str) -> bool:
+        """Whether the master key of that id is here."""
+
     def wrap(self, data_key_id: str, data_key: bytes) -> Sealed:
         """Wrap a tenant's data key by the master key."""
 

@@ -86,21 +86,21 @@ def caller_of(services: Services, key: str) -> Caller:
     return _holder(known)
 
 
-class Held(NamedTuple):
+class KeyHolder(NamedTuple):
     """Who holds a key, and its SHA-256."""
 
     caller: Caller
     digest: bytes
 
 
-def held_by(services: Services, actor: str) -> Held | None:
+def held_by(services: Services, actor: str) -> KeyHolder | None:
     """Return who holds the key that an actor's name says (`admin`, `key:<id>`); None if it is not valid."""
     if actor == ADMIN.actor:
-        return Held(ADMIN, services.admin_digest)
+        return KeyHolder(ADMIN, services.admin_digest)
     known = services.configuration.keys.get(actor.removeprefix(_ACTOR))
     if known is None or not _is_valid(services, known):
         return None
-    return Held(_holder(known), known.digest)
+    return KeyHolder(_holder(known), known.digest)
 
 
 def _holder(key: ApiKey) -> Caller:

@@ -27,9 +27,9 @@ from engine.core.change import (
     UpdateEndpoint,
 )
 from engine.core.directory import CreateTenant
+from engine.core.directory_rules import deleted_tenant
 from engine.core.endpoint import Endpoint
 from engine.core.profile import generate_secret
-from engine.core.tenancy import deleted_tenant
 
 router = APIRouter(prefix="/v1/endpoints", tags=["endpoints"], route_class=StrictRoute)
 
@@ -40,7 +40,7 @@ IfMatch = Annotated[str | None, Header(description="The ETag of what was seen: c
 _BY_HAND = "disabled by hand"
 _CONFLICT: RejectionCode = "conflict"
 _TRIES = 5
-"""So often a change is checked anew against what others have made of the endpoint meanwhile."""
+"""How often a change is checked anew because others have changed the endpoint meanwhile."""
 
 
 @router.post("", status_code=201, response_model=CreatedAnswer, response_model_exclude_unset=True)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from engine.api.auth import CanRead, Needed
 from engine.api.endpoints import known
 from engine.api.timeline import time_text
-from engine.core.cause import likely_cause
+from engine.core.diagnosis import likely_cause
 from engine.core.endpoint import Endpoint
 from engine.core.lane import Lane
 from engine.runtime.history.endpoint_health import Told, told_of
@@ -105,7 +105,7 @@ async def get_health(endpoint_id: str, services: Needed, caller: CanRead, hours:
 
 
 def state_of(endpoint: Endpoint, told: Told) -> Literal["healthy", "failing", "disabled"]:
-    """Failing is who has failed since the last success."""
+    """An endpoint is failing if it has failed since its last success."""
     if not endpoint.enabled:
         return "disabled"
     if told.last_failure_at is None:

@@ -18,8 +18,8 @@ from engine.api.pages import Cursor, Limit, Place, page
 from engine.api.problems import FieldError, Problem, wrong
 from engine.api.services import Services
 from engine.core.directory import SCOPES, ApiKey, CreateKey, KeyCreated, RevokeKey, Scope
+from engine.core.directory_rules import key_after
 from engine.core.profile import rfc3339
-from engine.core.tenancy import key_after
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=StrictRoute)
 _SECRET_BYTES = 32

@@ -15,8 +15,8 @@ from engine.api.models import Tenant as TenantId
 from engine.api.pages import Cursor, Limit, Place, page
 from engine.api.problems import Problem
 from engine.core.directory import CreateTenant, DeleteTenant, Tenant, TenantCreated
+from engine.core.directory_rules import tenant_after
 from engine.core.profile import rfc3339
-from engine.core.tenancy import tenant_after
 
 router = APIRouter(prefix="/v1/tenants", tags=["tenants"], route_class=StrictRoute)
 

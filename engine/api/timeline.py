@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import orjson
 
 from engine.api.payloads import Published
-from engine.core.cause import likely_cause
+from engine.core.diagnosis import likely_cause
 from engine.core.model import MessagePublished
 from engine.runtime.history.clickhouse import Row, Timeline
 

@@ -28,7 +28,7 @@ _TITLES = {
 _STATUS: Mapping[str, int] = {
     "engine.cli.errors.CommandError": FAILED,
     "engine.core.submission.RefusedError": WRONG_INPUT,
-    "engine.core.table.ProfileError": WRONG_INPUT,
+    "engine.core.profile_table.ProfileError": WRONG_INPUT,
     "engine.dev.broker.BrokerError": FAILED,
     "engine.dev.demo.publisher.PublishError": FAILED,
     "engine.dev.demo.run.DemoError": FAILED,

@@ -27,13 +27,13 @@ _WRAPPED = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RefusedItem:
     """Why a record or line is left out."""
 
     reason: str
 
 
-Item = tuple[str, MessagePublished | Refused]
+Item = tuple[str, MessagePublished | RefusedItem]
 """Where it stands (`line 7`), and what it is."""
 
 
@@ -60,16 +60,16 @@ def _json_items(stream: BufferedReader, rules: Rules) -> Iterator[Item]:
             yield f"line {number}", _json_item(line.strip(), rules)
 
 
-def _json_item(line: bytes, rules: Rules) -> MessagePublished | Refused:
+def _json_item(line: bytes, rules: Rules) -> MessagePublished | RefusedItem:
     blank = MessagePublished(
         rules.tenant, f"msg_{secrets.token_urlsafe(18)}", rules.event_type, b"", rules.now()
     )
     try:
         return read_message(rawjson.parse(line, _WRAPPED), blank, rules.payload_max)
     except RefusedError as error:
-        return Refused(str(error))
+        return RefusedItem(str(error))
     except ValueError as error:
-        return Refused(f"is not a JSON object: {error}")
+        return RefusedItem(f"is not a JSON object: {error}")
 
 
 def _avro_items(stream: BufferedReader, rules: Rules) -> Iterator[Item]:
@@ -86,7 +86,7 @@ def _records(stream: BufferedReader) -> Iterator[dict[str, object]]:
         raise CommandError(f"the Avro container cannot be read as MessagePublished: {error}") from None
 
 
-def _avro_item(record: dict[str, object], rules: Rules) -> MessagePublished | Refused:
+def _avro_item(record: dict[str, object], rules: Rules) -> MessagePublished | RefusedItem:
     at = record["published_at"]
     if isinstance(at, datetime):
         record["published_at"] = (at - _EPOCH) // timedelta(microseconds=1)
@@ -95,5 +95,5 @@ def _avro_item(record: dict[str, object], rules: Rules) -> MessagePublished | Re
         check_message(message, rules.payload_max)
         check_payload(message.payload)
     except (RefusedError, InvalidPayloadError) as error:
-        return Refused(str(error))
+        return RefusedItem(str(error))
     return message

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import assert_never
+from typing import Literal, assert_never
 
-from engine.core.model import AttemptFinished, Decision, RoutedBatch, Status
+from engine.core.model import AttemptFinished, Decision, Reason, RoutedBatch, SkipReason, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Matched:
 class PassedOver:
     """A RoutedBatch says that the endpoint matched and gets none."""
 
-    reason: str = ""
+    reason: Literal["", SkipReason] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Finished:
     number: int
     decision: Decision
     made: bool = True
-    reason: str = ""
+    reason: Reason = ""
 
 
 Fact = Matched | PassedOver | Finished
@@ -45,7 +45,7 @@ class State:
     status: Status | None = None
     number: int = 0
     attempts: int = 0
-    reason: str = ""
+    reason: Reason = ""
 
 
 UNKNOWN = State()

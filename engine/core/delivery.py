@@ -8,9 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from engine.core.endpoint import Endpoint
-from engine.core.model import Answer, Asks, AttemptFinished, Decision, DeliveryScheduled, Outcome, Policy
+from engine.core.model import (
+    Answer,
+    Asks,
+    AttemptFinished,
+    Decision,
+    DeliveryScheduled,
+    ErrorClass,
+    Outcome,
+    Policy,
+    Reason,
+    SkipReason,
+)
 from engine.core.retry import next_attempt_at, parse_retry_after
 
 THROTTLED = frozenset({429, 502, 503, 504})
@@ -20,6 +32,7 @@ RESPONSE_KEPT_SUCCESS = 1 << 10
 ERROR_TEXT_MAX = 200
 ANSWER_WORDS: Mapping[str, Asks] = {"disable": "disable", "abort-message": "abort-message"}
 """What an answer header may say; anything else says nothing."""
+_BY_HUNDREDS: Mapping[int, ErrorClass] = {2: "http_2xx", 3: "http_3xx", 4: "http_4xx", 5: "http_5xx"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +40,7 @@ class Verdict:
     """What follows an attempt. `retry_at` is 0 unless the decision is retry."""
 
     decision: Decision
-    reason: str = ""
+    reason: Reason = ""
     retry_at: int = 0
     disables: bool = False
     """Whether the endpoint, as the request found it, is disabled and its lane stops at once."""
@@ -56,13 +69,13 @@ def is_success(status_code: int, policy: Policy) -> bool:
     return status_code in policy.success_codes
 
 
-def error_class_of(status_code: int, policy: Policy) -> str:
+def error_class_of(status_code: int, policy: Policy) -> ErrorClass:
     """Error class of an answer that is no success."""
     if status_code == 410 and policy.gone_disables:
         return "gone"
     if status_code == 429:
         return "throttled"
-    return f"http_{status_code // 100}xx" if 200 <= status_code < 600 else "protocol"
+    return _BY_HUNDREDS.get(status_code // 100, "protocol")
 
 
 def judge(answer: Answer, policy: Policy) -> Outcome:
@@ -109,7 +122,7 @@ def _retry_after_us(answer: Answer) -> int:
 
 
 def _asks(answer: Answer, policy: Policy) -> Asks:
-    said = answer.headers.get(policy.answer_header, "")  # a profile without: no header's name is empty
+    said = answer.headers.get(policy.answer_header, "")  # a profile without one: no header has an empty name
     return ANSWER_WORDS.get(said.strip().lower(), "")
 
 
@@ -126,7 +139,9 @@ def decide(attempt: int, outcome: Outcome, policy: Policy, now: int, jitter: flo
     return Verdict("failed", outcome.error_class) if due is None else Verdict("retry", retry_at=due)
 
 
-def skip_reason(delivery: DeliveryScheduled, endpoint: Endpoint | None, gone_version: int = -1) -> str:
+def skip_reason(
+    delivery: DeliveryScheduled, endpoint: Endpoint | None, gone_version: int = -1
+) -> Literal["", SkipReason]:
     """Why a delivery must not be attempted any more; empty if it may.
 
     `gone_version` is the highest version of the endpoint that an answer has disabled. Until the fact

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from engine.core.change import CommandBase, FactBase
 
 Scope = Literal["admin", "manage", "publish", "read"]
-SCOPES: tuple[Scope, ...] = ("admin", "manage", "publish", "read")
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+EntryKind = Literal["tenant", "data_key", "api_key", "event_type", "replay"]
+"""What a snapshot on `directory` is of; replays are the replayer's, all else is control's."""
+_KINDS: Mapping[str, EntryKind] = {kind: kind for kind in get_args(EntryKind)}
+
+
+def directory_key(kind: EntryKind, id: str) -> str:
+    """Key of a snapshot on `directory`, as text."""
+    return f"{kind}:{id}"
+
+
+def parse_directory_key(key: str) -> tuple[EntryKind, str] | None:
+    """Undo `directory_key`; None if the kind is unknown."""
+    name, _, id = key.partition(":")
+    kind = _KINDS.get(name)
+    return None if kind is None else (kind, id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from engine.core.delivery import THROTTLED
-from engine.core.model import DeliveryScheduled, Outcome, Policy
+from engine.core.model import DeliveryScheduled, ErrorClass, Outcome, Policy
 from engine.core.retry import JITTER_MAX
 
 CircuitState = Literal["closed", "open", "half_open"]
+Expiry = Literal["", "circuit_open", "expired"]
+"""Why a delivery waits no longer; empty: it waits on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class Lane:
     parked: bool = False
     cursor: int = 0
     attempts_from: int = 0
-    """Offset on `attempts` from which outputs of what lies behind the cursor and is not in `done` can be."""
+    """Offset on `attempts` below which nothing behind the cursor has an output, unless it is in `done`."""
     done: tuple[int, ...] = ()
     circuit: CircuitState = "closed"
     opened: int = 0
@@ -46,9 +48,9 @@ class Lane:
 OPENS_AFTER = 10
 """Failures in a row that open a circuit."""
 UNWILLING_US = 30_000_000
-"""For so long an endpoint that does answer must have answered 429, 502, 503 or 504 and nothing else."""
+"""How long an endpoint that does answer must have answered nothing but 429, 502, 503 or 504."""
 PAUSE_US, PAUSE_MAX_US = 5_000_000, 30_000_000
-UNREACHABLE = frozenset({"dns", "connect", "tls", "timeout", "reset"})
+UNREACHABLE: frozenset[ErrorClass] = frozenset({"dns", "connect", "tls", "timeout", "reset"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,7 @@ class Cap:
 
 
 def first_cap(most: int) -> Cap:
-    """What an endpoint nobody knows yet is trusted with, if no more than `most` is allowed at all."""
+    """Return the cap of an endpoint that is not known yet, at most `most`."""
     return Cap(min(CAP_FIRST, float(most)))
 
 
@@ -194,7 +196,7 @@ def began_at(delivery: DeliveryScheduled, appended_at: int) -> int:
     return delivery.accepted_at if delivery.trigger == "scheduled" else appended_at
 
 
-def expiry(circuit: Circuit, policy: Policy, began: int, kept_until: int, now: int) -> str:
+def expiry(circuit: Circuit, policy: Policy, began: int, kept_until: int, now: int) -> Expiry:
     """Why a delivery that waits ends as failed now; empty if it may wait on.
 
     `kept_until` is when the log may let go of its record: whatever the policy says, it ends a day before.

@@ -8,18 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 Trigger = Literal["scheduled", "resend", "replay", "test"]
 Result = Literal["success", "failure", "none"]
 Decision = Literal["delivered", "retry", "failed", "skipped"]
-Verdict = Literal["routed", "duplicate", "invalid"]
+RoutingVerdict = Literal["routed", "duplicate", "invalid"]
 Status = Literal["delivered", "failed", "pending", "skipped"]
 Asks = Literal["", "disable", "abort-message"]
 """What a receiver may ask for along with its answer."""
 
-SKIP_REASONS = ("disabled", "deleted", "gone", "aborted", "undecodable", "too_large")
-ERROR_CLASSES = (
+SkipReason = Literal[
+    "disabled",
+    "deleted",
+    "gone",
+    "aborted",
+    "undecodable",  # reserved, nothing is skipped for it: a record that cannot be decoded goes to `invalid`
+    "too_large",
+]
+ErrorClass = Literal[
     "dns",
     "connect",
     "tls",
@@ -35,7 +42,11 @@ ERROR_CLASSES = (
     "throttled",
     "circuit_open",
     "expired",
-)
+]
+Reason = Literal["", SkipReason, ErrorClass]
+"""Why a delivery was skipped or failed; empty in any other state."""
+SKIP_REASONS: tuple[SkipReason, ...] = get_args(SkipReason)
+ERROR_CLASSES: tuple[ErrorClass, ...] = get_args(ErrorClass)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +67,7 @@ class Skipped:
     """An endpoint that matched a message and gets nothing."""
 
     endpoint_id: str
-    reason: str
+    reason: SkipReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +80,7 @@ class Routing:
     event_type: str = ""
     accepted_at: int = 0
     digest: bytes = b""
-    verdict: Verdict = "routed"
+    verdict: RoutingVerdict = "routed"
     matched: tuple[str, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     bytes: int = 0
@@ -127,10 +138,10 @@ class AttemptFinished:
     duration_us: int
     outcome: Result
     status_code: int
-    error_class: str
+    error_class: Literal["", ErrorClass]
     error: str
     decision: Decision
-    reason: str
+    reason: Reason
     retry_at: int
     request_bytes: int
     response_body: bytes
@@ -167,7 +178,7 @@ class Answer:
     status_code: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
-    error_class: str = ""
+    error_class: Literal["", ErrorClass] = ""
     error: str = ""
     started_at: int = 0
     duration_us: int = 0
@@ -179,7 +190,7 @@ class Outcome:
 
     result: Result
     status_code: int = 0
-    error_class: str = ""
+    error_class: Literal["", ErrorClass] = ""
     error: str = ""
     retry_after_us: int = 0
     response_body: bytes = b""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Literal
 
-from engine.core.cause import likely_cause
+from engine.core.diagnosis import likely_cause
 from engine.core.health import EndpointHealth
 from engine.core.template import rfc3339
 

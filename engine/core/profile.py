@@ -14,8 +14,8 @@ from typing import Literal
 from engine.core import ecmascript, signature, template
 from engine.core.model import DeliveryScheduled, MessagePublished, Policy
 from engine.core.payload import InvalidPayloadError, check_payload
+from engine.core.profile_table import ProfileError, Table
 from engine.core.signature import SecretRule, SignatureRule
-from engine.core.table import ProfileError, Table
 from engine.core.template import HEADER_FIELDS, rfc3339
 
 __all__ = [

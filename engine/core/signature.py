@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from engine.core.table import Table
+from engine.core.profile_table import Table
 from engine.core.template import HEADER_FIELDS, header_value, is_printable, template
 
 PREFIX_MAX = 64

@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 
 from engine.core.payload import InvalidPayloadError
+from engine.core.profile_table import ProfileError, Table
 from engine.core.routing import is_event_type
-from engine.core.table import ProfileError, Table
 
 BODY_FIELDS = ("id", "type", "wire_type", "published", "published_s")
 """What a body may say about its message; none of it changes between tries."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from threading import Event
 
 from engine.core.profile import Profile
-from engine.ports import Clock, Log, LogError
+from engine.ports import Clock, Log, LogError, Vault
 from engine.runtime.clock import SystemClock
 from engine.runtime.configuration.profiles import load_profiles
 from engine.runtime.configuration.vault import AesVault, load_master_keys
@@ -27,7 +27,7 @@ class Context:
     clock: Clock
     codec: Codec
     profiles: Mapping[str, Profile]
-    vault: AesVault
+    vault: Vault
     worker: str
     """Name of this process in records and log lines."""
 

@@ -8,7 +8,7 @@ from engine.runtime import telemetry
 _LOG = telemetry.logger("held")
 
 
-class Held:
+class HeldPartitions:
     """The partitions of a group that wait."""
 
     def __init__(self, group: str) -> None:

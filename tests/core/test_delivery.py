@@ -24,7 +24,7 @@ from engine.core.delivery import (
     unjudged,
 )
 from engine.core.endpoint import Endpoint
-from engine.core.model import SKIP_REASONS, Answer, DeliveryScheduled, Outcome, Policy
+from engine.core.model import SKIP_REASONS, Answer, DeliveryScheduled, ErrorClass, Outcome, Policy
 
 SECOND = 1_000_000
 NOW = 784_111_777 * SECOND
@@ -88,7 +88,7 @@ def test_status_codes(status: int, error_class: str, error_class_200: str) -> No
 
 
 @pytest.mark.parametrize("error_class", ["dns", "connect", "tls", "timeout", "reset", "protocol", "blocked"])
-def test_no_answer_is_a_failure(error_class: str) -> None:
+def test_no_answer_is_a_failure(error_class: ErrorClass) -> None:
     """What the sender could not bring back keeps its class and its words."""
     failed = Answer(0, {}, b"", error_class, "in words", NOW - SECOND, SECOND)
     expected = Outcome("failure", 0, error_class, "in words", 0, b"", NOW - SECOND, SECOND, "", 7)

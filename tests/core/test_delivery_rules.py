@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.core.delivery import Verdict, decide, judge
-from engine.core.model import ERROR_CLASSES, Answer, Decision, Policy
+from engine.core.model import ERROR_CLASSES, Answer, Decision, ErrorClass, Policy, Reason
 
 SECOND = 1_000_000
 NOW = 784_111_777 * SECOND
@@ -41,7 +41,7 @@ def verdict(text: str) -> Verdict:
     decision, said = words[0], "" if len(words) - disables < 2 else words[1]
     if decision == "retry":
         return Verdict("retry", "", NOW + int(said) * SECOND)
-    return Verdict(cast(Decision, decision), said, 0, disables)
+    return Verdict(cast(Decision, decision), cast(Reason, said), 0, disables)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_the_rules_of_a_delivery(
 
 
 @pytest.mark.parametrize("error_class", ["dns", "connect", "tls", "timeout", "reset", "protocol", "blocked"])
-def test_the_rules_without_an_answer(error_class: str) -> None:
+def test_the_rules_without_an_answer(error_class: ErrorClass) -> None:
     """Whatever came in its place: tried again until the schedule is used up, then failed by its name."""
     outcome = judge(Answer(error_class=error_class, started_at=NOW), STANDARD)
     decided = [decide(attempt, outcome, STANDARD, NOW, 0.0) for attempt in (1, 2, 3)]

@@ -19,6 +19,7 @@ from engine.core.directory import (
     DeleteTenant,
     DirectoryCommand,
     DirectoryFact,
+    EntryKind,
     EventType,
     EventTypeDeleted,
     EventTypePut,
@@ -30,9 +31,11 @@ from engine.core.directory import (
     Tenant,
     TenantCreated,
     TenantDeleted,
+    directory_key,
+    parse_directory_key,
 )
+from engine.core.directory_rules import Directory, decide, ending, event_type_after, key_after, tenant_after
 from engine.core.endpoint import Endpoint
-from engine.core.tenancy import Directory, decide, ending, event_type_after, key_after, tenant_after
 
 BY = ("cmd_1", "acme", "hl_1", 5)
 """Command id, tenant, actor, when it was asked for."""
@@ -191,3 +194,29 @@ def test_any_history_folds(history: list[DirectoryCommand]) -> None:
         assert all(not folded.keys[id].digest for id, key in before.keys.items() if key.revoked_at)
     for key in folded.keys.values():
         assert key.revoked_at or not key.tenant or not folded.tenants[key.tenant].deleted
+
+
+# -- keys ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "id", "key"),
+    [
+        ("tenant", "acme", "tenant:acme"),
+        ("data_key", "dk_1", "data_key:dk_1"),
+        ("api_key", "hl_1", "api_key:hl_1"),
+        ("event_type", "room.ended", "event_type:room.ended"),
+        ("event_type", "room:ended", "event_type:room:ended"),
+        ("replay", "rpl_1", "replay:rpl_1"),
+    ],
+)
+def test_keys(kind: EntryKind, id: str, key: str) -> None:
+    """They stand on the log for ever; an id may hold a colon."""
+    assert directory_key(kind, id) == key
+    assert parse_directory_key(key) == (kind, id)
+
+
+@pytest.mark.parametrize("key", ["", "ep_1", "endpoint:ep_1", ":acme", "Tenant:acme"])
+def test_keys_of_no_kind(key: str) -> None:
+    """What a newer hooklog keeps there is nothing here."""
+    assert parse_directory_key(key) is None

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.core.duration import format_duration, parse_duration
-from engine.core.table import ProfileError, Table
+from engine.core.profile_table import ProfileError, Table
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ from engine.core.lane import (
     spent,
     token_at,
 )
-from engine.core.model import DeliveryScheduled, Outcome, Policy, Trigger
+from engine.core.model import DeliveryScheduled, ErrorClass, Outcome, Policy, Trigger
 
 SECOND = 1_000_000
 AT = 1_760_000_000 * SECOND
@@ -80,7 +80,7 @@ def test_an_unknown_endpoint_is_trusted_with_no_more_than_is_allowed(most: int, 
         ("blocked", 0, UNWILLING_US, False),
     ],
 )
-def test_what_opens_a_circuit(error_class: str, status: int, apart_us: int, opens: bool) -> None:
+def test_what_opens_a_circuit(error_class: ErrorClass, status: int, apart_us: int, opens: bool) -> None:
     """One that is not reached, at once; one that is unwilling, when it stays so; never its answers."""
     outcome = Outcome("failure", status, error_class)
     assert failing(outcome, OPENS_AFTER - 1, apart_us).state == "closed"
@@ -174,10 +174,21 @@ def test_a_cap_doubles_then_halves_then_creeps() -> None:
     assert 32.9 < grown.size < 33.1
 
 
-@pytest.mark.parametrize("status", [200, 301, 400, 404, 410, 500, 501])
-def test_an_answer_that_is_no_overload_does_not_shrink(status: int) -> None:
+@pytest.mark.parametrize(
+    ("status", "error_class"),
+    [
+        (200, "http_2xx"),
+        (301, "http_3xx"),
+        (400, "http_4xx"),
+        (404, "http_4xx"),
+        (410, "gone"),
+        (500, "http_5xx"),
+        (501, "http_5xx"),
+    ],
+)
+def test_an_answer_that_is_no_overload_does_not_shrink(status: int, error_class: ErrorClass) -> None:
     """A refusal of the one message says nothing about how much the endpoint bears."""
-    outcome = Outcome("failure", status, f"http_{status // 100}xx", started_at=AT)
+    outcome = Outcome("failure", status, error_class, started_at=AT)
     assert adapted(Cap(10.0), outcome, AT, 64).size >= 10
 
 

@@ -7,8 +7,8 @@ from typing import get_args
 import pytest
 
 from engine.api.control import STATUS_BY_CODE, rejected
+from engine.core import directory_rules
 from engine.core import endpoint as rules
-from engine.core import tenancy
 from engine.core.change import (
     Command,
     CommandRejected,
@@ -32,7 +32,7 @@ SETTINGS = EndpointSettings("https://hooks.example.com/in")
 SECRET = SealedSecret(1, "key", b"nonce", b"sealed")
 THERE = Endpoint("ep_1", "acme", SETTINGS, version=7, secrets=(SECRET,))
 FULL = Endpoint("ep_1", "acme", SETTINGS, version=7, secrets=(SECRET,) * rules.SECRETS_MAX)
-KNOWN = tenancy.Directory({"acme": Tenant("acme"), "gone": Tenant("gone", deleted=True)}, {}, {}, {})
+KNOWN = directory_rules.Directory({"acme": Tenant("acme"), "gone": Tenant("gone", deleted=True)}, {}, {}, {})
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_a_rejected_command_about_the_directory_says_why_by_a_code(
     command: DirectoryCommand, code: RejectionCode
 ) -> None:
     """Beside the words, which may change."""
-    fact = tenancy.decide(KNOWN, command, 9)
+    fact = directory_rules.decide(KNOWN, command, 9)
     assert isinstance(fact, CommandRejected)
     assert fact.code == code
 

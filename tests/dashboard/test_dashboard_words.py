@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from engine.api.dashboard import charts, words
 from engine.api.dashboard.fresh import Shared
 from engine.api.dashboard.payload_view import SHOWN_MAX, pretty
+from engine.core.model import ERROR_CLASSES, SKIP_REASONS
 from tests.integration.history_fixtures import Hand
 
 
@@ -52,7 +53,7 @@ def test_what_nobody_would_see_is_made_visible() -> None:
         ({"decision": "delivered", "status_code": 204}, "delivered: it answered 204"),
         ({"decision": "retry"}, "retry in 2 m, because it answered 503"),
         (
-            {"decision": "failed", "reason": "exhausted", "status_code": 0, "error_class": "timeout"},
+            {"decision": "failed", "reason": "timeout", "status_code": 0, "error_class": "timeout"},
             "given up, because all its tries are used up; the last time no answer came in time",
         ),
         ({"decision": "skipped", "reason": "deleted"}, "skipped, because the endpoint was deleted"),
@@ -63,6 +64,13 @@ def test_decisions_in_words(changed: dict[str, object], said: str) -> None:
     at = datetime(2026, 5, 1, tzinfo=UTC)
     told = {"status_code": 503, "error_class": "http_5xx", "reason": "", "duration_ms": 0, "attempted_at": at}
     assert words.decided({**told, "next_attempt_at": at.replace(minute=2), **changed}) == said
+
+
+@pytest.mark.parametrize("name", sorted({*SKIP_REASONS, *ERROR_CLASSES}))
+def test_every_reason_has_words(name: str) -> None:
+    """Whatever a delivery can end with is said in words, not by its name; what nobody knows is shown."""
+    assert words.reason(name) != name
+    assert words.reason("unheard_of") == "unheard_of"
 
 
 @given(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
-from engine.core.model import AttemptFinished, Decision, MessagePublished, Skipped
+from engine.core.model import AttemptFinished, Decision, MessagePublished, Skipped, SkipReason
 from engine.core.routing import delivery_id
 from engine.ports import Output
 from engine.runtime.history.clickhouse import History
@@ -38,7 +38,14 @@ class World:
         self.endpoints[tenant] = id
         return id
 
-    def publish(self, tenant: str, payload: bytes = b'{"a": 1}', *, skipped: str = "", to: str = "") -> int:
+    def publish(
+        self,
+        tenant: str,
+        payload: bytes = b'{"a": 1}',
+        *,
+        skipped: Literal["", SkipReason] = "",
+        to: str = "",
+    ) -> int:
         """Put a message on the log and what was decided into the history; return its offset."""
         log = self.api.context.log
         assert isinstance(log, MemoryLog)

@@ -14,7 +14,9 @@ from clickhouse_connect.driver.client import Client
 
 from engine.core.model import AttemptFinished, Decision, RoutedBatch, Routing
 from engine.core.routing import delivery_id
-from engine.ports import Record
+from engine.ports import Clock, Log, Record
+from engine.runtime.configuration.vault import AesVault
+from engine.runtime.context import Context
 from engine.runtime.history.clickhouse import History
 from engine.runtime.history.migration import migrate
 from engine.runtime.history.rollups import COLUMNS_OF
@@ -56,6 +58,11 @@ class Hand:
     def monotonic(self) -> float:
         """Return the time it shows."""
         return self.now_s
+
+
+def context_of(store: Store, log: Log, clock: Clock) -> Context:
+    """What a group is given that works with this store."""
+    return Context(store.settings, log, clock, CODEC, {}, AesVault(bytes(32)), "test")
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +150,7 @@ def attempt(offset: int, endpoint: str, number: int, decision: Decision) -> Atte
         error_class="" if success else "http_5xx",
         error="" if success else "HTTP 503",
         decision=decision,
-        reason="exhausted" if decision == "failed" else "",
+        reason="http_5xx" if decision == "failed" else "",
         retry_at=NOW + (number + 1) * SECOND if decision == "retry" else 0,
         request_bytes=620,
         response_body=b"ok \xff" if success else b"busy",

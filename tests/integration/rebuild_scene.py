@@ -12,12 +12,21 @@ from engine.core.change import EndpointDisabled
 from engine.core.model import AttemptFinished, Decision
 from engine.ports import Output, Record, TopicPartition
 from engine.runtime.clock import SystemClock
-from engine.runtime.history import projection
 from engine.runtime.history.rebuild import Options, Report, rebuild
 from engine.runtime.history.rollups import COLUMNS_OF
 from engine.runtime.history.rows import COLUMNS
 from engine.runtime.memory import MemoryLog, MemoryReader
-from tests.integration.history_fixtures import CODEC, NOW, Hand, Store, attempt, batch, routing, unasked
+from tests.integration.history_fixtures import (
+    CODEC,
+    NOW,
+    Hand,
+    Store,
+    attempt,
+    batch,
+    context_of,
+    routing,
+    unasked,
+)
 
 ENDS: Sequence[Decision] = ("delivered", "failed", "retry", "skipped")
 
@@ -78,11 +87,9 @@ def put(log: MemoryLog, topic: str, *values: object) -> None:
 
 def projected(log: MemoryLog, store: Store) -> None:
     """Bring the tables up to date as the projector does."""
-    projector = Projector(store.history, store.settings, Hand(), log=log)
-    projector.consumer = log.consumer("projector", projection.TOPICS, projector)
+    projector = Projector(context_of(store, log, Hand()), store.history)
     projector.step(0)
     projector.close()
-    projector.consumer.close()
 
 
 def definitions(store: Store) -> list[str]:

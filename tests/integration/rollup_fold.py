@@ -11,7 +11,7 @@ from consumers.projector import Projector
 from engine.core.model import AttemptFinished
 from engine.ports import Output, Position, Record
 from engine.runtime.history import projection
-from engine.runtime.history.projection import TOPICS, Batch, Projection
+from engine.runtime.history.projection import Batch, Projection
 from engine.runtime.memory import MemoryLog
 from tests.integration.history_fixtures import (
     CODEC,
@@ -20,6 +20,7 @@ from tests.integration.history_fixtures import (
     Hand,
     Store,
     attempt,
+    context_of,
 )
 
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
@@ -134,31 +135,23 @@ def log_of(attempts: Sequence[AttemptFinished]) -> MemoryLog:
     return log
 
 
-def member(log: MemoryLog, store: Store, target: projection.Store | None = None) -> tuple[Projector, Hand]:
+def member(
+    log: MemoryLog, store: Store, target: projection.RowTarget | None = None
+) -> tuple[Projector, Hand]:
     """A projector that has joined, and its clock."""
     clock = Hand()
-    projector = Projector(target or store.history, store.settings, clock, log=log)
-    projector.consumer = log.consumer("projector", TOPICS, projector)
-    return projector, clock
+    return Projector(context_of(store, log, clock), target or store.history), clock
 
 
 def project(log: MemoryLog, store: Store) -> None:
     """Read all there is from where the group stands, write and commit."""
     projector, _ = member(log, store)
     projector.step(0)
-    leave(projector)
-
-
-def leave(projector: Projector) -> None:
-    """Write what is held, commit, leave."""
     projector.close()
-    assert projector.consumer is not None
-    projector.consumer.close()
 
 
 def committed(projector: Projector) -> Position | None:
     """How far the group is on `attempts`."""
-    assert projector.consumer is not None
     return projector.consumer.committed([("attempts", 0)])["attempts", 0]
 
 

@@ -15,11 +15,9 @@ from engine.ports import Output
 from engine.runtime.accounting.accounts import Accounts
 from engine.runtime.accounting.reconcile import GRACE_US, Report, Scope, Sources, reconcile
 from engine.runtime.clock import SystemClock
-from engine.runtime.configuration.vault import AesVault
-from engine.runtime.context import Context
 from engine.runtime.memory import MemoryLog
 from schemas import headers
-from tests.integration.history_fixtures import CODEC, TOPIC, Store
+from tests.integration.history_fixtures import CODEC, TOPIC, Store, context_of
 
 LATER = 2 * GRACE_US
 PACE = Pace(every_s=15, grace_us=GRACE_US)
@@ -69,11 +67,9 @@ class Scene:
 
     def project(self) -> None:
         """Bring ClickHouse up to date."""
-        projector = Projector(self.store.history, self.store.settings, self.clock, log=self.log)
-        projector.consumer = self.log.consumer("projector", ("routings", "attempts"), projector)
+        projector = Projector(context_of(self.store, self.log, self.clock), self.store.history)
         projector.step(0)
         projector.close()
-        projector.consumer.close()
 
     def reconcile(self, after: int = 0, scope: Scope | None = None) -> Report:
         """Reconcile some microseconds from now."""
@@ -83,8 +79,7 @@ class Scene:
 
     def accounting(self) -> Accounting:
         """The continuous check."""
-        settings, vault = self.store.settings, AesVault(bytes(32))
-        context = Context(settings, self.log, self.clock, CODEC, {}, vault, "test")
+        context = context_of(self.store, self.log, self.clock)
         return Accounting(context, Accounts(self.store.history), PACE)
 
 

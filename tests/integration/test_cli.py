@@ -19,7 +19,7 @@ import pytest
 import schemas
 from engine.cli.errors import CommandError
 from engine.cli.publish import send_all
-from engine.cli.sources import Item, Refused, Rules, read_items
+from engine.cli.sources import Item, RefusedItem, Rules, read_items
 from engine.cli.tail import described
 from engine.core.model import DeliveryScheduled, MessagePublished
 from engine.core.profile import Profile, request_headers, signing_key
@@ -77,7 +77,7 @@ def test_lines_of_json_become_messages_and_wrong_ones_are_named(tmp_path: Path) 
     assert first == MessagePublished("t", "one", "a.b", b'{ "x": 1.0 }', 7)
     assert isinstance(second, MessagePublished)
     assert (second.tenant, len(second.id) > 20) == ("acme", True)
-    reasons = [item.reason.split(":")[0] for item in refused if isinstance(item, Refused)]
+    reasons = [item.reason.split(":")[0] for item in refused if isinstance(item, RefusedItem)]
     assert reasons == ["is not a JSON object", "event_type", "payload"]
 
 
@@ -113,7 +113,7 @@ def test_published_messages_are_where_a_java_producer_would_put_them() -> None:
     log = MemoryLog(4, SystemClock())
     items: Sequence[Item] = [
         ("line 1", MessagePublished("t", "one", "a", b"1", 7)),
-        ("line 2", Refused("no")),
+        ("line 2", RefusedItem("no")),
         ("line 3", MessagePublished("t", "two", "a", b"2", 7, "order")),
     ]
     shown: list[int] = []

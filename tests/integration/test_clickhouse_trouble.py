@@ -19,7 +19,7 @@ from engine.runtime.history.clickhouse import MismatchError
 from engine.runtime.history.migration import migrate
 from engine.runtime.history.projection import ProjectionError
 from engine.runtime.memory import MemoryConsumer, MemoryLog
-from tests.integration.history_fixtures import CODEC, Hand, Store, attempt, batch, routing
+from tests.integration.history_fixtures import CODEC, Hand, Store, attempt, batch, context_of, routing
 from tests.integration.lying_store import (
     Exchange,
     Front,
@@ -75,23 +75,14 @@ def append(log: MemoryLog, topic: str, *values: object) -> None:
 
 def member(log: Log, store: Store, clock: Clock) -> Projector:
     """A projector that has joined and read what there is."""
-    projector = Projector(store.history, store.settings, clock, log=log)
-    projector.consumer = log.consumer("projector", ("routings", "attempts"), projector)
+    projector = Projector(context_of(store, log, clock), store.history)
     projector.step(0)
     return projector
 
 
 def committed(projector: Projector) -> list[Position | None]:
     """How far the group is, by topic."""
-    assert projector.consumer is not None
     return list(projector.consumer.committed(INPUTS).values())
-
-
-def leave(projector: Projector) -> None:
-    """Write what is held, commit, leave."""
-    projector.close()
-    assert projector.consumer is not None
-    projector.consumer.close()
 
 
 def straight(log: MemoryLog, store: Store) -> object:
@@ -101,7 +92,7 @@ def straight(log: MemoryLog, store: Store) -> object:
         for record in log.records(at):
             clone.append(Output(record.topic, 0, None, record.value))
     store.clear()
-    leave(member(clone, store, Hand()))
+    member(clone, store, Hand()).close()
     return contents(store)
 
 
@@ -135,7 +126,7 @@ def check_wrong_answers(served: Store, front: Front, manner: Manner, about: str)
     projector.step(0)
     assert projector.delay() == 0
     projector.step(0)
-    leave(projector)
+    projector.close()
     assert errors() == before + 1
     assert [position.offset for position in committed(projector) if position] == [1, 7]
     found = contents(served)
@@ -157,7 +148,7 @@ def test_killed_at_an_insert(served: Store, front: Front, manner: Manner, about:
     dying.consumer.kill()
     front.be_honest()
     append(log, "attempts", attempt(0, "ep2", 1, "failed"))
-    leave(member(log, served, clock))
+    member(log, served, clock).close()
     found = contents(served)
     assert sizes(found) == [4, 8, 5]
     assert found == straight(log, served)
@@ -188,7 +179,9 @@ def test_the_store_is_killed_and_comes_back(served: Store, process: StoreProcess
 def projecting(log: MemoryLog, store: Store) -> Iterator[None]:
     """A projector on a thread of its own, until the end of the block."""
     stop = threading.Event()
-    thread = threading.Thread(target=project, args=(log, store.history, store.settings, stop))
+    thread = threading.Thread(
+        target=project, args=(context_of(store, log, SystemClock()), store.history, stop)
+    )
     thread.start()
     try:
         yield
@@ -212,7 +205,7 @@ def test_a_lost_table_waits_for_a_migration(served: Store) -> None:
     migrate(served.client, served.settings)
     clock.now_s = 60
     projector.step(0)
-    leave(projector)
+    projector.close()
     assert contents(served) == straight(log, served)
 
 
@@ -222,11 +215,10 @@ def test_a_column_of_the_wrong_type_halts(served: Store) -> None:
     for change in ("DROP COLUMN reason", "ADD COLUMN reason UInt32"):
         served.client.command(f"ALTER TABLE attempts {change}")
     with pytest.raises(ProjectionError, match="columns of attempts"):
-        project(log, served.history, served.settings, threading.Event())
-    watching = Projector(served.history, served.settings, Hand(), log=log)
-    watching.consumer = log.consumer("projector", ("routings", "attempts"), watching)
+        project(context_of(served, log, SystemClock()), served.history, threading.Event())
+    watching = Projector(context_of(served, log, Hand()), served.history)
     assert committed(watching) == [None, None]
-    watching.consumer.close()
+    watching.close()
 
 
 def test_ready_when_the_tables_are_there(served: Store, front: Front) -> None:
@@ -277,13 +269,13 @@ def test_another_batch_size_gives_the_same_tables(
     """However few records a poll brings and however small the batches are."""
     log, clock = a_log(8), Hand()
     append(log, "attempts", *(attempt(n, "ep2", number, "retry") for n in range(8) for number in (1, 2)))
-    monkeypatch.setattr(projector_module, "POLL_RECORDS", polled)
+    monkeypatch.setattr(projector_module, "POLL_MAX", polled)
     monkeypatch.setattr(projection, "BATCH_ROWS", rows)
     projector = member(log, served, clock)
     for second in range(30):
         clock.now_s = second
         projector.step(0)
-    leave(projector)
+    projector.close()
     monkeypatch.undo()
     found = contents(served)
     assert sizes(found) == [8, 16, 24]
@@ -302,5 +294,5 @@ def test_a_batch_is_bounded_in_bytes(served: Store, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(projection, "BATCH_BYTES", 1_000)
     projector = member(log, served, Hand())
     assert inserts[0] > 2
-    leave(projector)
+    projector.close()
     assert len(contents(served)["attempts"]) == 20

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import clickhouse_connect
 import pytest
 
 from engine.core.endpoint import Endpoint
 from engine.core.lane import Lane
+from engine.core.model import ErrorClass
 from engine.core.routing import delivery_id, partition_of
 from engine.ports import Output
 from engine.runtime.history.clickhouse import History
@@ -43,7 +44,14 @@ class Asked:
         routed = batch(replace(routing(offset, *of), accepted_at=NOW - 4 * HOUR))
         self._insert(routed_rows(record("routings", offset, routed), routed, TOPIC))
 
-    def attempt(self, offset: int, before: int, error_class: str = "", status: int = 0, **more: Any) -> None:
+    def attempt(
+        self,
+        offset: int,
+        before: int,
+        error_class: Literal["", ErrorClass] = "",
+        status: int = 0,
+        **more: Any,
+    ) -> None:
         """An attempt at it, so long ago; without an error class it was a success."""
         decided = attempt(offset, self.endpoint, 1, "retry" if error_class else "delivered")
         accepted_at = self.accepted.get(offset, NOW - before)

@@ -10,20 +10,17 @@ from engine.core.directory import TenantCreated
 from engine.core.replay import Resent, ResentBatch
 from engine.ports import Output
 from engine.runtime.clock import SystemClock
-from engine.runtime.history.projection import TOPICS
 from engine.runtime.memory import MemoryLog
-from tests.integration.history_fixtures import CODEC, NOW, Store, attempt, batch, routing
+from tests.integration.history_fixtures import CODEC, NOW, Store, attempt, batch, context_of, routing
 
 pytestmark = pytest.mark.integration
 
 
 def project(log: MemoryLog, store: Store) -> None:
     """Read all there is from where the group stands, write and commit."""
-    projector = Projector(store.history, store.settings, SystemClock(), log=log)
-    projector.consumer = log.consumer("projector", TOPICS, projector)
+    projector = Projector(context_of(store, log, SystemClock()), store.history)
     projector.step(0)
     projector.close()
-    projector.consumer.close()
 
 
 def log_of(*outputs: tuple[str, object]) -> MemoryLog:

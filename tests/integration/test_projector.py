@@ -20,8 +20,7 @@ from engine.ports import Clock, Output, Record
 from engine.runtime.accounting.accounts import Accounts
 from engine.runtime.clock import SystemClock
 from engine.runtime.history.clickhouse import UnavailableError
-from engine.runtime.history.projection import TOPICS, Batch, Projection, ProjectionError
-from engine.runtime.history.projection import Store as Target
+from engine.runtime.history.projection import Batch, Projection, ProjectionError, RowTarget
 from engine.runtime.history.rollups import Unit
 from engine.runtime.history.rows import MAX_OFFSET, Columns, columns, version
 from engine.runtime.memory import MemoryConsumer, MemoryLog
@@ -32,6 +31,7 @@ from tests.integration.history_fixtures import (
     Store,
     attempt,
     batch,
+    context_of,
     record,
     routing,
     unasked,
@@ -73,11 +73,9 @@ def log_of(*outputs: tuple[str, object]) -> MemoryLog:
     return log
 
 
-def member(log: MemoryLog, store: Target, clock: Clock, of: Store) -> Projector:
+def member(log: MemoryLog, store: RowTarget, clock: Clock, of: Store) -> Projector:
     """A projector that has joined."""
-    projector = Projector(store, of.settings, clock, log=log)
-    projector.consumer = log.consumer("projector", TOPICS, projector)
-    return projector
+    return Projector(context_of(of, log, clock), store)
 
 
 def statuses(store: Store) -> list[tuple[str, str, int]]:
@@ -204,10 +202,8 @@ def test_killed_between_tables_then_restarted(store: Store) -> None:
     successor.close()
     assert statuses(store) == [("ep1", "delivered", 1), ("ep1", "pending", 1)]
     assert store.history.accounting() == Account(matched=2, delivered=1, pending=1)
-    assert successor.consumer is not None
     committed = successor.consumer.committed([("routings", 0), ("attempts", 0)])
     assert [position.offset for position in committed.values() if position] == [1, 2]
-    successor.consumer.close()
 
 
 def test_away_holds_polls_and_goes_on(store: Store) -> None:
@@ -220,7 +216,6 @@ def test_away_holds_polls_and_goes_on(store: Store) -> None:
         clock.now_s = second
         projector.step(0)
         log.append(Output("attempts", 0, None, CODEC.encode(attempt(0, "ep1", second, "retry"))))
-    assert projector.consumer is not None
     assert projector.consumer.committed([("routings", 0)]) == {("routings", 0): None}
     assert statuses(store) == []
     away[0] = False
@@ -230,7 +225,6 @@ def test_away_holds_polls_and_goes_on(store: Store) -> None:
     projector.step(0)
     projector.close()
     assert statuses(store) == [("ep1", "pending", 5)]
-    projector.consumer.close()
 
 
 def test_partition_moves_while_away(store: Store) -> None:
@@ -244,12 +238,10 @@ def test_partition_moves_while_away(store: Store) -> None:
     heir = member(log, store.history, clock, store)
     stuck.step(0)  # gives up one of the two partitions
     heir.step(0)
-    assert stuck.consumer is not None
     stuck.consumer.close()
     heir.step(0)
     heir.close()
     assert statuses(store) == [("ep1", "delivered", 1)]
-    assert heir.consumer is not None
     committed = heir.consumer.committed([("routings", 0), ("attempts", 0)])
     assert [position.offset for position in committed.values() if position] == [1, 1]
     heir.consumer.close()
@@ -262,11 +254,10 @@ def test_a_newer_record_stops_where_it_is(store: Store) -> None:
     log.append(Output("attempts", 0, None, value))
     log.append(Output("attempts", 0, None, CODEC.encode(attempt(1, "ep1", 1, "delivered"))))
     with pytest.raises(ProjectionError, match=r"attempts-0 at offset 1: .*fingerprint"):
-        project(log, store.history, store.settings, threading.Event())
+        project(context_of(store, log, SystemClock()), store.history, threading.Event())
     assert statuses(store) == [("ep1", "delivered", 1)]
-    positions = log.consumer(
-        "projector", ("attempts",), Projector(store.history, store.settings, SystemClock(), log=log)
-    ).committed([("attempts", 0)])
+    heir = member(log, store.history, SystemClock(), store)
+    positions = heir.consumer.committed([("attempts", 0)])
     assert [position.offset for position in positions.values() if position] == [1]
 
 
@@ -290,7 +281,8 @@ def test_run_projects_and_stops(store: Store) -> None:
     """The loop writes by itself, and a stop leaves nothing uncommitted."""
     log = log_of(("routings", batch(routing(0, "ep1"))))
     stop = threading.Event()
-    thread = threading.Thread(target=project, args=(log, store.history, store.settings, stop))
+    context = context_of(store, log, SystemClock())
+    thread = threading.Thread(target=project, args=(context, store.history, stop))
     thread.start()
     try:
         assert wait_until(lambda: statuses(store) == [("ep1", "pending", 0)], LIMIT_S)
@@ -300,7 +292,6 @@ def test_run_projects_and_stops(store: Store) -> None:
         stop.set()
         thread.join(LIMIT_S)
     heir = member(log, store.history, SystemClock(), store)
-    assert heir.consumer is not None
     committed = heir.consumer.committed([("routings", 0), ("attempts", 0)])
     assert [position.offset for position in committed.values() if position] == [1, 1]
     heir.consumer.close()

@@ -60,7 +60,7 @@ EXPECTED: Mapping[int, Sequence[str]] = {
     ],
     4: [
         "ep_a2 | first | delivered |  | 1 | 2026-11-16 10:00:11.400",
-        "ep_a1 | first | failed | exhausted | 2 | 2026-11-16 10:00:17.050",
+        "ep_a1 | first | failed | http_5xx | 2 | 2026-11-16 10:00:17.050",
         "ep_a1 | again | delivered |  | 1 | 2026-11-16 11:20:01.090",
     ],
     5: [
@@ -81,7 +81,7 @@ EXPECTED: Mapping[int, Sequence[str]] = {
         "2 | 1 | 20.0",
     ],
     9: [
-        "acme | ep_a1 | exhausted | http_5xx | 503 | 1 | 2026-11-16 10:00:17.050",
+        "acme | ep_a1 | http_5xx | http_5xx | 503 | 1 | 2026-11-16 10:00:17.050",
     ],
     10: [
         "acme | ep_a1 | 60.0 | 25.0",

@@ -9,13 +9,14 @@ import pytest
 from consumers.projector import project
 from engine.dev.process import wait_until
 from engine.ports import Output
+from engine.runtime.clock import SystemClock
 from engine.runtime.history.clickhouse import UnavailableError
 from engine.runtime.history.migration import MigrationError
 from engine.runtime.history.projection import ProjectionError
 from engine.runtime.history.rebuild import Options, RebuildError, Report
 from engine.runtime.history.rollups import ROLLUPS
 from engine.runtime.history.rows import COLUMNS
-from tests.integration.history_fixtures import Store
+from tests.integration.history_fixtures import Store, context_of
 from tests.integration.lying_store import (
     LIMIT_S,
     Exchange,
@@ -83,7 +84,7 @@ def test_with_the_projector_running(log: TrimmedLog, served: Store) -> None:
 
     threads = [
         threading.Thread(target=watch),
-        threading.Thread(target=project, args=(log, served.history, served.settings, stop)),
+        threading.Thread(target=project, args=(context_of(served, log, SystemClock()), served.history, stop)),
     ]
     base = counted()
     for thread in threads:

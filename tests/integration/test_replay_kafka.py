@@ -15,7 +15,6 @@ from engine.core.model import AttemptFinished, DeliveryScheduled
 from engine.core.replay import Replay, ResentBatch, StartReplay
 from engine.dev.bench.scenario import receiver
 from engine.dev.process import wait_until
-from engine.runtime.configuration.views import REPLAYS
 from tests.integration.groups import CODEC, ENDPOINT, LIMIT_S, TENANT, Groups, loaded
 
 pytestmark = pytest.mark.integration
@@ -59,7 +58,7 @@ def named(groups: Groups) -> Counter[str]:
 
 def snapshot(groups: Groups) -> Replay | None:
     """The last snapshot of the replay."""
-    records = [r for r in groups.records("directory") if (r.key or b"").startswith(REPLAYS.encode())]
+    records = [r for r in groups.records("directory") if (r.key or b"").startswith(b"replay:")]
     return CODEC.decode_as(Replay, records[-1].value) if records else None
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from consumers.projector import ROLLUP_SECONDS
+from consumers.projector import ROLLUP_S
 from engine.core.model import AttemptFinished
 from engine.ports import Output, Position
 from engine.runtime.history import projection
@@ -34,7 +34,6 @@ from tests.integration.rollup_fold import (
     finished,
     folded,
     found,
-    leave,
     log_of,
     member,
     project,
@@ -138,13 +137,13 @@ def test_rollups_and_commit_follow_rows(store: Store) -> None:
     assert store.history.query("SELECT count() FROM delivery_attempts").rows == [(11,)]
     check(store, SOME[:10])
     assert committed(projector) == Position(10, "")
-    clock.now_s = 1 + ROLLUP_SECONDS
+    clock.now_s = 1 + ROLLUP_S
     projector.step(0)
     check(store, SOME[:11])
     assert committed(projector) == Position(11, "")
     log.append(Output("attempts", 0, None, CODEC.encode(SOME[11])))
     projector.step(0)
-    leave(projector)
+    projector.close()
     check(store, SOME[:12])
 
 
@@ -162,4 +161,4 @@ def test_rollups_refused_are_made_later(store: Store) -> None:
     projector.step(0)
     assert (committed(projector), projector.delay()) == (Position(len(SOME), ""), 0)
     check(store, SOME)
-    leave(projector)
+    projector.close()

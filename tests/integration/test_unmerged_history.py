@@ -83,7 +83,7 @@ def tries(random: Random, offset: int, endpoint: str, accepted_at: int) -> list[
             error_class=random.choice(("dns", "tls")),
             retry_at=NOW + random.choice((-HOUR, HOUR)),
         )
-        ended = replace(one, decision="failed", reason="exhausted", retry_at=0)
+        ended = replace(one, decision="failed", reason=one.error_class, retry_at=0)
         worked = replace(
             one, decision="delivered", outcome="success", status_code=200, error_class="", error=""
         )

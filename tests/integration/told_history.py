@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Literal
 
 import clickhouse_connect
 import pytest
 
 from engine.core.change import CommandRejected, EndpointDisabled
 from engine.core.directory import TenantCreated
-from engine.core.model import AttemptFinished, Decision, RoutedBatch, Routing, Skipped
+from engine.core.model import AttemptFinished, Decision, ErrorClass, RoutedBatch, Routing, Skipped
 from engine.core.replay import Resent, ResentBatch
 from engine.core.routing import delivery_id
 from engine.ports import Record
@@ -76,7 +77,9 @@ TRIED = [
     Tried(9, "ep_b1", 1, 0.5, 80, 200, "delivered"),
     Tried(11, "ep_b1", 1, 3, 120, 200, "delivered"),
 ]
-ANSWERS = {200: ("", "", b"ok"), 404: ("http_4xx", "HTTP 404", b"no such page")} | {
+ANSWERS: dict[int, tuple[Literal["", ErrorClass], str, bytes]] = {
+    200: ("", "", b"ok"),
+    404: ("http_4xx", "HTTP 404", b"no such page"),
     503: ("http_5xx", "HTTP 503", b"busy"),
     0: ("timeout", "no answer within 5 s", b""),
 }

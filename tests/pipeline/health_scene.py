@@ -102,7 +102,7 @@ class Scene:
 
     def kill(self, name: str) -> None:
         """SIGKILL, and a new process."""
-        consumer = self.members[name]._inputs.consumer
+        consumer = self.members[name].member.consumer
         assert isinstance(consumer, MemoryConsumer)
         consumer.kill()
         self.start(name)

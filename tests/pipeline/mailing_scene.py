@@ -104,7 +104,7 @@ class Post:
 
     def kill(self) -> None:
         """SIGKILL, and a new process."""
-        consumer = self.mailing._inputs.consumer
+        consumer = self.mailing.member.consumer
         assert isinstance(consumer, MemoryConsumer)
         consumer.kill()
         self.mailing = Mailing(self.scene.context(), self.server, Inline(), self.endpoints)

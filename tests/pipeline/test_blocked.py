@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import REGISTRY
 
-from engine.core.cause import likely_cause
+from engine.core.diagnosis import likely_cause
 from engine.runtime.delivering.http import AiohttpSender, Resolver
 from tests.receivers.pipeline import Spy, a_pipeline
 from tests.runtime.test_dial import Dialer, look_up

@@ -77,7 +77,7 @@ def changes(world: World) -> list[tuple[str, str]]:
 def committed(world: World, partition: int) -> int:
     """Where the group would go on."""
     at = ("commands", partition)
-    position = world.control._inputs.consumer.committed([at])[at]
+    position = world.control.member.consumer.committed([at])[at]
     return position.offset if position else 0
 
 

@@ -92,7 +92,7 @@ def asked(world: World) -> list[str]:
 def committed(world: World, partition: int) -> int:
     """Where the group would go on."""
     at = ("attempts", partition)
-    position = world.health._inputs.consumer.committed([at])[at]
+    position = world.health.member.consumer.committed([at])[at]
     return position.offset if position else 0
 
 

@@ -85,8 +85,8 @@ def test_a_crash_before_all_was_read_again_forgets_nothing() -> None:
     post.tell(to_full(1), *(to_other(n) for n in range(8)))
     post.work(10)
     post.kill()
-    inputs = post.mailing._inputs
-    for _ in inputs.each(inputs.poll(0, 1), post.mailing._take):
+    member = post.mailing.member
+    for _ in member.each(member.poll(0, 1), post.mailing._take):
         pass
     post.mailing._commit(wait=True)
     marks = map(read_mark, post.scene.log._groups["mail"].positions.values())

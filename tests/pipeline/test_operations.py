@@ -28,7 +28,7 @@ def publish(
     for _ in range(seconds):
         operations.step()
         scene.clock.us += 1_000_000
-    consumer = operations._inputs.consumer
+    consumer = operations.member.consumer
     assert isinstance(consumer, MemoryConsumer)
     consumer.kill()
     return [CODEC.decode_as(MessagePublished, record.value) for record in scene.records("messages")]
@@ -67,7 +67,7 @@ def test_a_crash_before_the_message_is_acknowledged_loses_nothing() -> None:
     operations = Operations(scene.context(), {})
     scene.clock.us += 2_000_000
     operations.step()
-    consumer = operations._inputs.consumer
+    consumer = operations.member.consumer
     assert isinstance(consumer, MemoryConsumer)
     consumer.kill()
     assert {message.id for message in publish(scene)} == {a_notice(1).id}

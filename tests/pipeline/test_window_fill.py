@@ -10,7 +10,7 @@ from consumers.projector import Projector
 from engine.core.change import DisableEndpoint
 from engine.core.model import Answer
 from engine.runtime.history.clickhouse import UnavailableError
-from engine.runtime.history.projection import BATCH_BYTES, TOPICS
+from engine.runtime.history.projection import BATCH_BYTES
 from engine.runtime.replaying.running import OUTSTANDING_MAX
 from tests.pipeline.health_scene import Scene
 from tests.pipeline.replays import have, several, start
@@ -70,8 +70,7 @@ def test_controls_is_the_share_of_a_transaction_that_its_commands_take() -> None
 def test_the_projectors_is_its_batch() -> None:
     """It stays while ClickHouse is away, and is empty when it is back; only writes that succeed count."""
     scene, store = Scene(), Away()
-    projector = Projector(store, scene.settings, scene.clock, log=scene.log)
-    projector.consumer = scene.log.consumer("projector", TOPICS, projector)
+    projector = Projector(scene.context(), store)
     scene.attempt("ep_1", "retry")
     size = sum(len(record.value or b"") for record in scene.records("attempts"))
     before = inserted_at()

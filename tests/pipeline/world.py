@@ -99,7 +99,7 @@ class ScriptedSender:
         """Nothing to close."""
 
 
-class Told:
+class Direct:
     """Passes on at once what the thread that polls says: here there is one thread."""
 
     lanes: Lanes
@@ -171,12 +171,12 @@ class World:
 
     async def _start_dispatcher(self) -> None:
         self.sender = ScriptedSender(self)
-        told = Told()
-        self.intake = Intake(self.context(), told)
+        direct = Direct()
+        self.intake = Intake(self.context(), direct)
         inputs = Inputs(self.intake.processor, self.intake.configuration, self.intake.view)
         attempts = Attempts(self.context(), inputs, self.sender)
         self.lanes = Lanes(self.context(), self.intake.processor, attempts, self.intake.parking)
-        told.lanes, told.attempts = self.lanes, attempts
+        direct.lanes, direct.attempts = self.lanes, attempts
 
     def kill(self, group: str) -> None:
         """SIGKILL, and a new process: nothing is drained, acknowledged or committed."""
@@ -184,11 +184,11 @@ class World:
             self.killed_in_flight += len(self.lanes._requests.under_way) + len(self.intake.processor.producer)
             self._loop.run_until_complete(self._abandon())
         consumer = {
-            "control": lambda: self.control._inputs.consumer,
+            "control": lambda: self.control.member.consumer,
             "router": lambda: self.router.processor.consumer,
             "dispatcher": lambda: self.intake.processor.consumer,
             "scheduler": lambda: self.scheduler.processor.consumer,
-            "health": lambda: self.health._inputs.consumer,
+            "health": lambda: self.health.member.consumer,
             "replayer": lambda: self.replayer.processor.consumer,
         }[group]()
         assert isinstance(consumer, MemoryConsumer)

@@ -17,7 +17,7 @@ from engine.runtime.delivering.attempt import Attempts, Inputs
 from engine.runtime.delivering.http import AiohttpSender
 from engine.runtime.delivering.lanes import Lanes
 from schemas import headers
-from tests.pipeline.world import CODEC, PARTITIONS, Told, World
+from tests.pipeline.world import CODEC, PARTITIONS, Direct, World
 from tests.runtime.receiver import LOOPBACK
 
 
@@ -73,12 +73,12 @@ class Pipeline(World):
 
     async def _start_dispatcher(self) -> None:
         self.spy = self._spy()
-        told = Told()
-        self.intake = Intake(self.context(), told)
+        direct = Direct()
+        self.intake = Intake(self.context(), direct)
         inputs = Inputs(self.intake.processor, self.intake.configuration, self.intake.view)
         attempts = Attempts(self.context(), inputs, self.spy)
         self.lanes = Lanes(self.context(), self.intake.processor, attempts, self.intake.parking)
-        told.lanes, told.attempts = self.lanes, attempts
+        direct.lanes, direct.attempts = self.lanes, attempts
 
     async def _step_dispatcher(self) -> None:
         await super()._step_dispatcher()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.core.cause import EXPRESS_LIMIT, likely_cause
+from engine.core.diagnosis import EXPRESS_LIMIT, likely_cause
 from engine.core.model import AttemptFinished, MessagePublished
 from engine.core.profile import render
 from engine.runtime.configuration.catalogues import shipped

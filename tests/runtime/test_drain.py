@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.ports import Output, Record
-from engine.runtime.delivering.drain import Scan
+from engine.runtime.delivering.drain import DrainScan
 from engine.runtime.delivering.parked import Parked
 from engine.runtime.memory import MemoryLog
 from engine.runtime.owned import Owned
@@ -42,7 +42,7 @@ class Scene:
         self.lanes: dict[bytes, Parked] = {}
         self.firsts: dict[str, int] = {}
         self.got: dict[str, list[int]] = {key: [] for key in KEYS}
-        self.scan = Scan(self.log, self.owned, self.lanes, self.heard)
+        self.scan = DrainScan(self.log, self.owned, self.lanes, self.heard)
 
     def append(self, key: str) -> int:
         """A record for a lane."""

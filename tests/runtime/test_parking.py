@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine.core.lane import Lane
 from engine.ports import Output
-from engine.runtime.delivering.drain import Scan
+from engine.runtime.delivering.drain import DrainScan
 from engine.runtime.delivering.parked import AHEAD_MAX, Parked
 from engine.runtime.delivering.parking import _with_cursor
 from engine.runtime.memory import MemoryLog
@@ -219,7 +219,7 @@ def test_a_scan_is_never_ahead_of_the_intake() -> None:
     lane.wanted, lane.circuit = 100, OPEN
     lane.begin(0, ())
     loop, got = Loop(), list[int]()
-    scan = Scan(log, owned, {lane.key: lane}, loop)
+    scan = DrainScan(log, owned, {lane.key: lane}, loop)
     for intake in (4, 4, 7, 10):
         owned.next = intake
         scan.step(lambda _, record: got.append(record.offset), 5, 100)

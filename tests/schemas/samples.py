@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from engine.core import change as c
 from engine.core import directory as d
 from engine.core import endpoint as e
@@ -57,7 +59,7 @@ SAMPLES: tuple[object, ...] = (
     ),
     m.AttemptFinished(
         *("dlv_1", "acme", "ep_1", "msg_1", "room.ended", 2, "resend", "rs_1", AT, 3, 10, AT + 5),
-        *(12_345, "failure", 503, "http_5xx", "HTTP 503", "retry", "none yet", AT + 9),
+        *(12_345, "failure", 503, "http_5xx", "HTTP 503", "retry", cast(m.Reason, "none yet"), AT + 9),
         *(21, b"busy", "host-1", b"\xc3\x01delivery"),
         endpoint_version=300,
         disables=True,

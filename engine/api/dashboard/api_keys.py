@@ -8,7 +8,7 @@ from fastapi import APIRouter, Response
 
 from engine.api.dashboard.confirm import Question, ask
 from engine.api.dashboard.deliveries import utc_of
-from engine.api.dashboard.forms import NOT_SENT, Refused, checked, once, refused
+from engine.api.dashboard.forms import NOT_SENT, FormRefusal, checked, once, refused
 from engine.api.dashboard.frame import NavItem
 from engine.api.dashboard.render import done, page
 from engine.api.dashboard.session import one
@@ -77,7 +77,7 @@ def _given(visit: Visit) -> KeyInput:
     return checked(KeyInput, given)
 
 
-def _form(visit: Visit, why: Refused, mark: str) -> Response:
+def _form(visit: Visit, why: FormRefusal, mark: str) -> Response:
     return page(
         visit,
         "key_form.html",

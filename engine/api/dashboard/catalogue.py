@@ -10,7 +10,7 @@ from fastapi import APIRouter, Response
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from engine.api.dashboard.confirm import Question, ask
-from engine.api.dashboard.forms import NOT_SENT, WHOLE, Refused, checked, refused
+from engine.api.dashboard.forms import NOT_SENT, WHOLE, FormRefusal, checked, refused
 from engine.api.dashboard.frame import NavItem
 from engine.api.dashboard.render import done, page
 from engine.api.dashboard.session import one
@@ -97,9 +97,9 @@ async def edit_event_type(visit: OfPlatform, name: str) -> Response:
     given = {**_typed(visit), "name": name}
     known = visit.services.configuration.event_types.get(name)
     if known is None:
-        return _form(visit, given, Refused(404, {WHOLE: _DELETED}))
+        return _form(visit, given, FormRefusal(404, {WHOLE: _DELETED}))
     if one(visit.form, "updated_at") != rfc3339(known.updated_at):
-        return _form(visit, given, Refused(409, {WHOLE: _MOVED}), known)
+        return _form(visit, given, FormRefusal(409, {WHOLE: _MOVED}), known)
     try:
         await _put(visit, given)
     except Problem as problem:
@@ -138,7 +138,9 @@ def _json(field: str, text: str) -> JsonValue:
     return cast("JsonValue", found["value"])
 
 
-def _form(visit: Visit, given: Mapping[str, str], why: Refused, known: EventType | None = None) -> Response:
+def _form(
+    visit: Visit, given: Mapping[str, str], why: FormRefusal, known: EventType | None = None
+) -> Response:
     """Show the form; `known`: of the event type that is there."""
     return page(
         visit,

@@ -99,7 +99,7 @@ def why(delivery: Row) -> str:
 
 
 def _is_exhausted(delivery: Row) -> bool:
-    return words.reason(str(delivery["reason"])) == words.reason("exhausted")
+    return words.is_exhausted(str(delivery["reason"]))
 
 
 def _replay_of(query: DeliveryQuery, given: Mapping[str, str]) -> dict[str, str]:

@@ -30,7 +30,7 @@ _BETTER = {
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class FormRefusal:
     """Why a form was not taken; without errors: it was not sent yet."""
 
     status: int = 200
@@ -43,16 +43,16 @@ class Refused:
         return next((name for name in self.errors if name != WHOLE), WHOLE)
 
 
-NOT_SENT = Refused()
+NOT_SENT = FormRefusal()
 
 
-def refused(problem: Problem, names: Sequence[str]) -> Refused:
+def refused(problem: Problem, names: Sequence[str]) -> FormRefusal:
     """Sort what the API says is wrong to the form's fields; what is none of theirs is about the whole."""
     said: dict[str, list[str]] = {}
     for error in problem.errors or (FieldError(WHOLE, str(problem.detail)),):
         place, text = _placed(error, names)
         said.setdefault(place, []).append(text)
-    return Refused(
+    return FormRefusal(
         problem.status_code, {name: "; ".join(said[name]) for name in (WHOLE, *names) if name in said}
     )
 

@@ -34,7 +34,7 @@ _KEPT_MAX = 65_536
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class AfterLogin:
     """What one wants after login: a page, and a form that was sent too late, to send it again."""
 
     next: str = ""
@@ -47,7 +47,7 @@ class Waiting:
 @router.get("/login")
 async def show_login(request: Request, next: str = "", why: str = "") -> Response:
     """Ask for an API key; `why`: the name of the reason that brought them here."""
-    return _form(request, anybody(request), 200, Waiting(next), _WHY.get(why, ""))
+    return _form(request, anybody(request), 200, AfterLogin(next), _WHY.get(why, ""))
 
 
 @router.post("/login")
@@ -55,7 +55,7 @@ async def log_in(request: Request) -> Response:
     """Begin a session, and go where they wanted to."""
     frame, session = frame_of(request), anybody(request)
     form = await checked_form(request, frame.seal, session)
-    waiting = Waiting(one(form, "next"), one(form, "to"), one(form, "sent"))
+    waiting = AfterLogin(one(form, "next"), one(form, "to"), one(form, "sent"))
     address = request.client.host if request.client else ""
     if wait_s := frame.throttle.wait_s(address):
         said = f"Too many failed tries: wait {round(wait_s)} s."
@@ -73,11 +73,11 @@ async def log_in(request: Request) -> Response:
     return response
 
 
-def _gone_on(waiting: Waiting) -> Response:
+def _gone_on(waiting: AfterLogin) -> Response:
     return RedirectResponse(local(waiting.next), 303)
 
 
-def _resumed(request: Request, session: Session, waiting: Waiting) -> Response:
+def _resumed(request: Request, session: Session, waiting: AfterLogin) -> Response:
     """Show that what was sent too late can be sent now."""
     frame = frame_of(request)
     return bare(
@@ -118,18 +118,18 @@ async def to_login(request: Request, error: EndedError) -> Response:
     return RedirectResponse(url, 303)
 
 
-async def _kept(request: Request, wanted: str) -> Waiting:
+async def _kept(request: Request, wanted: str) -> AfterLogin:
     """What was sent, if it came from a page of ours: nobody else may lay forms before who logs in."""
     host = request.headers.get("host", "")
     if _host_of(request.headers.get("origin", "")) != host or wanted.partition("?")[0] == LOGIN:
-        return Waiting()
+        return AfterLogin()
     referer = request.headers.get("referer", "")
     back = referer.partition(host)[2] if _host_of(referer) == host else ""
     try:
         text = _encoded(await read_form(request))
     except Problem:  # no form: there is nothing to send again
-        return Waiting(back)
-    return Waiting(back, wanted, text) if len(text) <= _KEPT_MAX else Waiting(back)
+        return AfterLogin(back)
+    return AfterLogin(back, wanted, text) if len(text) <= _KEPT_MAX else AfterLogin(back)
 
 
 def _encoded(form: Form) -> str:
@@ -152,7 +152,7 @@ def _begun(request: Request, caller: Caller) -> Session:
     return frame.seal.new(caller.actor, held.digest, frame.services.context.clock.now())
 
 
-def _form(request: Request, session: Session, status: int, waiting: Waiting, said: str) -> Response:
+def _form(request: Request, session: Session, status: int, waiting: AfterLogin, said: str) -> Response:
     frame = frame_of(request)
     shown = {"waiting": waiting, "said": said, "csrf": frame.seal.token(session), "bad": status >= 400}
     response = bare(request, frame, "login.html", status, **shown)

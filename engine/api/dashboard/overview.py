@@ -13,7 +13,7 @@ from engine.api.dashboard import charts, words
 from engine.api.dashboard.frame import NavItem
 from engine.api.dashboard.render import page
 from engine.api.dashboard.visit import Reads, Visit
-from engine.core.cause import likely_cause
+from engine.core.diagnosis import likely_cause
 from engine.core.endpoint import Endpoint
 from engine.runtime.history import overview as history
 from engine.runtime.history.clickhouse import UnavailableError

@@ -87,7 +87,7 @@ async def preview(visit: Manages) -> Response:
     """Count what a replay would do, and ask whether to start it; what is counted ends now."""
     given = _given(visit)
     try:
-        asked = _input(visit, given, dry_run=True)
+        asked = _input(given, dry_run=True)
         counted = await start_replay(asked, visit.services, visit.caller, Response())
     except Problem as problem:
         return _form(visit, given, _errors_of(problem), problem.status_code)
@@ -113,7 +113,7 @@ async def start(visit: Manages) -> Response:
     if not key:
         raise wrong(FieldError(HEADER, "is missing from the form: count again, then start"))
     try:
-        asked = _input(visit, given, dry_run=False)
+        asked = _input(given, dry_run=False)
         started = await start_replay(asked, visit.services, visit.caller, Response(), key)
     except Problem as problem:
         if problem.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -156,7 +156,7 @@ def _given(visit: Visit) -> dict[str, str]:
     return {**given, "tenant": given["tenant"] or visit.tenant or ""}
 
 
-def _input(visit: Visit, given: Mapping[str, str], *, dry_run: bool) -> ReplayInput:
+def _input(given: Mapping[str, str], *, dry_run: bool) -> ReplayInput:
     """What the form asks for; Problem 422 by field."""
     types = [each for each in _BETWEEN.split(given["event_types"]) if each]
     asked: dict[str, object] = {

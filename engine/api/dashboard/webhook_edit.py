@@ -10,7 +10,7 @@ from fastapi import APIRouter, Response
 from engine.api.dashboard import webhook_draft as drafts
 from engine.api.dashboard import words
 from engine.api.dashboard.endpoint import gone
-from engine.api.dashboard.forms import NOT_SENT, WHOLE, Refused, checked, once, refused, whole
+from engine.api.dashboard.forms import NOT_SENT, WHOLE, FormRefusal, checked, once, refused, whole
 from engine.api.dashboard.render import done, page
 from engine.api.dashboard.session import one
 from engine.api.dashboard.visit import Manages, Visit
@@ -45,7 +45,7 @@ class Sheet:
     """None: for a new one."""
     base: str = ""
     """The draft that the form was made from, packed."""
-    refused: Refused = NOT_SENT
+    refused: FormRefusal = NOT_SENT
     moved: Sequence[Moved] = ()
     is_outdated: bool = False
     """Whether the endpoint was changed since the form was made."""
@@ -148,7 +148,7 @@ def _refused(visit: Visit, endpoint_id: str, draft: Draft, problem: Problem) -> 
     if endpoint is None or not visit.caller.sees(endpoint.tenant):
         return gone(visit, endpoint_id)
     if endpoint.deleted:
-        why = Refused(404, {WHOLE: _DELETED})
+        why = FormRefusal(404, {WHOLE: _DELETED})
         return _form(visit, Sheet(drafts.blank(draft), once(), endpoint.tenant, refused=why))
     now = answer(endpoint)
     if problem.status_code in _OUTDATED and one(visit.form, "version") != str(now.version):
@@ -156,7 +156,7 @@ def _refused(visit: Visit, endpoint_id: str, draft: Draft, problem: Problem) -> 
     return _again(visit, now, draft, refused(problem, tuple(LABELS)))
 
 
-def _again(visit: Visit, endpoint: EndpointAnswer, draft: Draft, why: Refused) -> Response:
+def _again(visit: Visit, endpoint: EndpointAnswer, draft: Draft, why: FormRefusal) -> Response:
     """The same form: it stays one of the version that it was made from."""
     version, base = whole(one(visit.form, "version")), one(visit.form, "base")
     told = endpoint.model_copy(update={"version": version if isinstance(version, int) else 0})
@@ -168,7 +168,7 @@ def _moved(visit: Visit, now: EndpointAnswer, draft: Draft) -> Response:
     fresh = drafts.of_endpoint(now)
     was = drafts.unpacked(one(visit.form, "base"))
     carried, moved = drafts.merged(draft, was or fresh, fresh)
-    base, why = drafts.packed(fresh), Refused(409, {WHOLE: _MOVED})
+    base, why = drafts.packed(fresh), FormRefusal(409, {WHOLE: _MOVED})
     return _form(
         visit,
         Sheet(

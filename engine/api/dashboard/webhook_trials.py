@@ -9,7 +9,7 @@ from fastapi import APIRouter, Response
 
 from engine.api.dashboard import payload_view, words
 from engine.api.dashboard.endpoint import ADVICE
-from engine.api.dashboard.forms import NOT_SENT, WHOLE, Refused, checked, once, refused
+from engine.api.dashboard.forms import NOT_SENT, WHOLE, FormRefusal, checked, once, refused
 from engine.api.dashboard.payload_view import Shown
 from engine.api.dashboard.render import page
 from engine.api.dashboard.session import one
@@ -21,7 +21,7 @@ from engine.api.endpoints import known
 from engine.api.problems import FieldError, Problem, wrong
 from engine.api.rotation import RotationAnswer, RotationInput, rotate_secret
 from engine.api.test_sends import PING, tried
-from engine.core.cause import likely_cause
+from engine.core.diagnosis import likely_cause
 from engine.core.duration import parse_duration
 from engine.core.endpoint import Endpoint
 from engine.core.model import AttemptFinished, MessagePublished
@@ -89,7 +89,7 @@ def _seconds(text: str) -> int | None:
         raise wrong(FieldError("overlap_seconds", str(error))) from None
 
 
-def _rotation(visit: Visit, endpoint_id: str, why: Refused, mark: str) -> Response:
+def _rotation(visit: Visit, endpoint_id: str, why: FormRefusal, mark: str) -> Response:
     try:
         endpoint = known(visit.services, visit.caller, endpoint_id)
     except Problem as problem:
@@ -162,7 +162,7 @@ def trial_of(profile: Profile, endpoint: Endpoint, command: SendTest, attempt: A
     )
 
 
-def _tested(visit: Visit, endpoint_id: str, why: Refused, trial: Trial | None) -> Response:
+def _tested(visit: Visit, endpoint_id: str, why: FormRefusal, trial: Trial | None) -> Response:
     try:
         endpoint = known(visit.services, visit.caller, endpoint_id)
     except Problem as problem:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-Told = Mapping[str, object]
+from engine.core.model import ERROR_CLASSES
+
+HistoryRow = Mapping[str, object]
 """A delivery or an attempt by its columns, in the history's shape or the API's."""
 
 _UNITS_MS = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000))
@@ -20,8 +22,8 @@ _BECAUSE = {
     "circuit_open": "its circuit was open",
     "expired": "it had waited longer than its retries take",
 }
-_REASONS = {
-    "exhausted": "all its tries are used up",
+_EXHAUSTED = "all its tries are used up"
+_REASONS: Mapping[str, str] = {
     "gone": "the receiver says that it is gone (410)",
     "disabled": "the endpoint is disabled",
     "deleted": "the endpoint was deleted",
@@ -31,7 +33,6 @@ _REASONS = {
     "circuit_open": "the endpoint failed for so long that nothing was sent",
     "expired": "it waited longer than all its retries would have taken",
 }
-STATUS_WORDS = {"delivered": "Delivered", "failed": "Failed", "pending": "Pending", "skipped": "Skipped"}
 _PICTURES = {n: chr(0x2400 + n) for n in range(0x20) if chr(n) not in "\t\n\r"} | {0x7F: "\u2421"}
 _DIRECTIONS = dict.fromkeys((*range(8234, 8239), *range(8294, 8298)), "�")
 """Characters that turn the direction of text could make it read as what it is not."""
@@ -109,7 +110,7 @@ def sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!", "…")) else ".")
 
 
-def decided(attempt: Told) -> str:
+def decided(attempt: HistoryRow) -> str:
     """What was decided after an attempt, and why: `retry in 2 m, because it answered 503`."""
     match str(attempt["decision"]):
         case "delivered":
@@ -122,20 +123,25 @@ def decided(attempt: Told) -> str:
             return f"skipped, because {reason(str(attempt['reason']))}"
 
 
-def because(attempt: Told) -> str:
-    """Why an attempt or a delivery's last one is no success, as a clause."""
+def because(attempt: HistoryRow) -> str:
+    """Why an attempt, or the last attempt of a delivery, failed, as a clause."""
     status = int(str(attempt["status_code"]))
     return _answered(attempt) if status else _BECAUSE.get(str(attempt["error_class"]), "there was no answer")
 
 
+def is_exhausted(name: str) -> bool:
+    """Whether a reason says that the tries are used up: then it is the last one's error class."""
+    return name not in _REASONS and name in ERROR_CLASSES
+
+
 def reason(name: str) -> str:
-    """Why a delivery ended, as a clause; the class of an error says that its last try had it."""
-    if name not in _REASONS and (name in _BECAUSE or name.startswith("http_") or name == "throttled"):
-        return _REASONS["exhausted"]
+    """Why a delivery ended, as a clause; most error classes mean that its tries are used up."""
+    if is_exhausted(name):
+        return _EXHAUSTED
     return _REASONS.get(name, name or "no reason is recorded")
 
 
-def standing(delivery: Told) -> str:
+def standing(delivery: HistoryRow) -> str:
     """Where a delivery stands, in a few words; empty where its status says all."""
     match str(delivery["status"]):
         case "failed" | "skipped":
@@ -146,11 +152,11 @@ def standing(delivery: Told) -> str:
             return ""
 
 
-def _answered(attempt: Told) -> str:
+def _answered(attempt: HistoryRow) -> str:
     return f"it answered {attempt['status_code']}"
 
 
-def _until_next(attempt: Told) -> str:
+def _until_next(attempt: HistoryRow) -> str:
     due, began = time_of(attempt["next_attempt_at"]), time_of(attempt["attempted_at"])
     if due is None or began is None:
         return "a while"

@@ -20,7 +20,8 @@ from engine.dev.bench.processes import machine
 from engine.dev.bench.storage import Storage, storage
 from engine.ports import Output
 from engine.runtime.clock import SystemClock
-from engine.runtime.history.projection import TOPICS
+from engine.runtime.configuration.vault import AesVault
+from engine.runtime.context import Context
 from engine.runtime.memory import MemoryLog
 from schemas.codec import Codec
 
@@ -56,9 +57,8 @@ def records(first: int, count: int, at: int) -> Iterator[bytes]:
 
 def joined(log: MemoryLog, store: Storage) -> Projector:
     """A projector that has joined."""
-    projector = Projector(store.history, store.settings, SystemClock(), log=log)
-    projector.consumer = log.consumer("projector", TOPICS, projector)
-    return projector
+    context = Context(store.settings, log, SystemClock(), Codec(), {}, AesVault(bytes(32)), "bench")
+    return Projector(context, store.history)
 
 
 def catch_up(console: Console, store: Storage, count: int) -> None:

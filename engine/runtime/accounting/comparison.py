@@ -18,7 +18,7 @@ class Finding:
     problem: str
 
 
-class History(Protocol):
+class DeliveryStates(Protocol):
     """What is asked of ClickHouse: `engine.runtime.accounting.accounts.Accounts`."""
 
     def states(self, since: int, until: int) -> Iterator[DeliveryState]:
@@ -64,7 +64,7 @@ class Scope(Protocol):
         """How late the projection may be."""
 
 
-def compare(known: Mapping[str, Known], history: History, scope: Scope) -> tuple[list[Finding], int]:
+def compare(known: Mapping[str, Known], history: DeliveryStates, scope: Scope) -> tuple[list[Finding], int]:
     """(what differs from ClickHouse, how many of them changed too lately to be judged)."""
     states, strangers = history.states(scope.since, scope.until), set[str]()
     found = [*_states(known, states, strangers)]

@@ -17,7 +17,7 @@ from engine.core.routing import partition_of
 from engine.ports import Log, Reader, Record, TopicPartition
 from engine.runtime.accounting.accounts import FOREVER
 from engine.runtime.accounting.book import Book, Entry, read_attempts, read_routings
-from engine.runtime.accounting.comparison import Finding, History, compare
+from engine.runtime.accounting.comparison import DeliveryStates, Finding, compare
 from engine.runtime.accounting.whereabouts import Finder, Whereabouts, text
 from engine.runtime.settings import Settings
 from engine.runtime.topics import catalogue, partitions_of
@@ -79,7 +79,7 @@ class Sources(NamedTuple):
 
     reader: Reader
     log: Log
-    history: History
+    history: DeliveryStates
 
 
 def reconcile(sources: Sources, settings: Settings, scope: Scope) -> Report:

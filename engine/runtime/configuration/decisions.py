@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import assert_never
 
-from engine.core import tenancy
+from engine.core import directory_rules
 from engine.core.change import (
     Command,
     CommandRejected,
@@ -31,6 +31,7 @@ from engine.core.directory import (
     DeleteTenant,
     DirectoryCommand,
     DirectoryFact,
+    EntryKind,
     EventType,
     EventTypeDeleted,
     EventTypePut,
@@ -40,6 +41,7 @@ from engine.core.directory import (
     Tenant,
     TenantCreated,
     TenantDeleted,
+    directory_key,
 )
 from engine.core.endpoint import Endpoint, decide, evolve, is_forgotten, reject, too_many
 from engine.core.routing import partition_of
@@ -58,6 +60,8 @@ ENDING_MAX = 1_000
 
 _Sealing = EndpointCreated | EndpointUpdated | SecretRotated
 """Facts that carry what is sealed."""
+_Entry = Tenant | DataKey | ApiKey | EventType
+"""What control writes on `directory`."""
 
 
 class Decisions:
@@ -126,7 +130,7 @@ class Decisions:
 
     def _not_created(self, command: CreateEndpoint) -> Refusal | None:
         """Why its tenant gets no endpoint; None if it may. One that is there already is the rules' matter."""
-        if ended := tenancy.deleted_tenant(self.configuration.tenants, command.tenant):
+        if ended := directory_rules.deleted_tenant(self.configuration.tenants, command.tenant):
             return ended
         ids = self._endpoints[command.tenant]
         is_there = command.endpoint_id in ids
@@ -191,12 +195,12 @@ class Decisions:
     def about_directory(self, command: DirectoryCommand, cause: bytes) -> list[Output]:
         """Decide a command about tenants, keys or event types."""
         now, known = self._context.clock.now(), self._directory
-        fact = tenancy.decide(known, command, now)
+        fact = directory_rules.decide(known, command, now)
         if isinstance(command, RewrapDataKey) and isinstance(fact, DataKeyRewrapped):
             if self._keyring.is_same(command.data_key):
                 self._keyring.put(replace(command.data_key, tenant=command.tenant))
             else:
-                fact = tenancy.reject(command, now, Refusal("unopenable", NOT_THE_SAME))
+                fact = directory_rules.reject(command, now, Refusal("unopenable", NOT_THE_SAME))
         if isinstance(fact, CommandRejected):
             return self._rejected(fact, cause)
         telemetry.COMMANDS.labels("accepted").inc()
@@ -204,9 +208,9 @@ class Decisions:
         return self._over(ended, cause) + self._listed(fact, cause)
 
     @property
-    def _directory(self) -> tenancy.Directory:
+    def _directory(self) -> directory_rules.Directory:
         now = self.configuration
-        return tenancy.Directory(now.tenants, now.keys, now.event_types, self._keyring.data_keys)
+        return directory_rules.Directory(now.tenants, now.keys, now.event_types, self._keyring.data_keys)
 
     def ending(self, command: DeleteTenant, cause: bytes) -> Iterator[list[Output]]:
         """End what a tenant has, in parts that are whole each, until `ENDING_MAX` or fewer are left of it.
@@ -216,16 +220,18 @@ class Decisions:
         but `TenantDeleted`, which comes with the rest, says that a command to delete a tenant was decided.
         """
         known, now = self._directory, self._context.clock.now()
-        if isinstance(tenancy.decide(known, command, now), CommandRejected):
+        if isinstance(directory_rules.decide(known, command, now), CommandRejected):
             return
         facts = self._endings(known, command, now)
         for first in range(0, len(facts) - ENDING_MAX, ENDING_MAX):
             yield self._over(facts[first : first + ENDING_MAX], cause)
 
     def _endings(
-        self, known: tenancy.Directory, command: DeleteTenant, now: int
+        self, known: directory_rules.Directory, command: DeleteTenant, now: int
     ) -> list[EndpointDeleted | KeyRevoked]:
-        return tenancy.ending(known, self.configuration.of_tenant(command.tenant).values(), command, now)
+        return directory_rules.ending(
+            known, self.configuration.of_tenant(command.tenant).values(), command, now
+        )
 
     def _over(self, facts: Iterable[EndpointDeleted | KeyRevoked], cause: bytes) -> list[Output]:
         """End what a tenant had, before it: whoever reads its end knows that nothing of it is left."""
@@ -245,23 +251,23 @@ class Decisions:
         now = self.configuration
         match fact:
             case TenantCreated() | TenantDeleted():
-                tenant = tenancy.tenant_after(now.tenants.get(fact.tenant), fact)
+                tenant = directory_rules.tenant_after(now.tenants.get(fact.tenant), fact)
                 now.tenants[tenant.id] = tenant
                 keys = self._shredded(fact, cause) if tenant.deleted else self._data_key(fact, cause)
-                return [*keys, self._entry(fact.tenant, f"tenant:{tenant.id}", tenant, cause)]
+                return [*keys, self._entry(fact.tenant, "tenant", tenant.id, tenant, cause)]
             case KeyCreated() | KeyRevoked():
-                key = tenancy.key_after(now.keys.get(fact.key_id), fact)
+                key = directory_rules.key_after(now.keys.get(fact.key_id), fact)
                 now.keys[key.id] = key
-                return [self._entry(fact.tenant, f"api_key:{key.id}", key, cause)]
+                return [self._entry(fact.tenant, "api_key", key.id, key, cause)]
             case EventTypePut():
-                now.event_types[fact.name] = event_type = tenancy.event_type_after(fact)
-                return [self._entry(fact.tenant, f"event_type:{fact.name}", event_type, cause)]
+                now.event_types[fact.name] = event_type = directory_rules.event_type_after(fact)
+                return [self._entry(fact.tenant, "event_type", fact.name, event_type, cause)]
             case EventTypeDeleted():
                 del now.event_types[fact.name]
-                return [self._entry(fact.tenant, f"event_type:{fact.name}", None, cause)]
+                return [self._entry(fact.tenant, "event_type", fact.name, None, cause)]
             case DataKeyRewrapped():
                 data_key = self._keyring.data_keys[fact.data_key_id]
-                return [self._entry(fact.tenant, f"data_key:{data_key.id}", data_key, cause)]
+                return [self._entry(fact.tenant, "data_key", data_key.id, data_key, cause)]
         assert_never(fact)
 
     def _shredded(self, fact: DirectoryFact, cause: bytes) -> list[Output]:
@@ -269,7 +275,7 @@ class Decisions:
         ids = [key.id for key in self._keyring.data_keys.values() if key.tenant == fact.tenant]
         for id in ids:
             self._keyring.forget(id)
-        return [self._entry(fact.tenant, f"data_key:{id}", None, cause) for id in ids]
+        return [self._entry(fact.tenant, "data_key", id, None, cause) for id in ids]
 
     def _data_key(self, fact: EndpointFact | DirectoryFact, cause: bytes) -> list[Output]:
         """Make the tenant's data key if it has none, before the tenant: whoever sees that has the key."""
@@ -277,7 +283,7 @@ class Decisions:
             return []
         key = new_data_key(self._context.vault, f"dk_{fact.command_id}", fact.tenant, fact.at)
         self._keyring.put(key)
-        return [self._entry(fact.tenant, f"data_key:{key.id}", key, cause)]
+        return [self._entry(fact.tenant, "data_key", key.id, key, cause)]
 
     # -- records ---------------------------------------------------------------------------
 
@@ -287,10 +293,8 @@ class Decisions:
     def _endpoint(self, endpoint: Endpoint, cause: bytes) -> Output:
         return self._output("endpoints", endpoint.tenant, endpoint.id, endpoint, cause)
 
-    def _entry(
-        self, tenant: str, key: str, value: Tenant | DataKey | ApiKey | EventType | None, cause: bytes
-    ) -> Output:
-        return self._output("directory", tenant, key, value, cause)
+    def _entry(self, tenant: str, kind: EntryKind, id: str, value: _Entry | None, cause: bytes) -> Output:
+        return self._output("directory", tenant, directory_key(kind, id), value, cause)
 
     def _output(self, topic: str, tenant: str, key: str, value: object, cause: bytes) -> Output:
         """Build a record; without a value a tombstone. A tenant's records share a partition number."""

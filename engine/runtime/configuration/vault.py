@@ -29,7 +29,7 @@ from pydantic import SecretStr
 from engine.core.change import EndpointSettings, SealedHeaders, SealedSecret
 from engine.core.directory import DataKey
 from engine.core.endpoint import Endpoint
-from engine.ports import Sealed
+from engine.ports import Sealed, Vault
 from engine.runtime import telemetry
 from engine.runtime.settings import PREFIX, Settings, SettingsError
 
@@ -44,7 +44,7 @@ def secret_context(tenant: str, endpoint_id: str, version: int) -> str:
 
 
 def headers_context(tenant: str, endpoint_id: str) -> str:
-    """Associated data of sealed header values; no version is so called."""
+    """Associated data of sealed header values, which differs from that of any secret."""
     return f"{tenant}|{endpoint_id}|headers"
 
 
@@ -147,7 +147,7 @@ def _decrypt(cipher: AESGCM, sealed: Sealed, context: str) -> bytes:
         ) from None
 
 
-def new_data_key(vault: AesVault, data_key_id: str, tenant: str, now: int) -> DataKey:
+def new_data_key(vault: Vault, data_key_id: str, tenant: str, now: int) -> DataKey:
     """Make a tenant's data key, wrapped."""
     sealed = vault.wrap(data_key_id, os.urandom(KEY_BYTES))
     return DataKey(data_key_id, tenant, vault.master_key_id, sealed.nonce, sealed.ciphertext, now)
@@ -179,7 +179,7 @@ def _data_keys_of(endpoint: Endpoint) -> list[str]:
 class Keyring:
     """Opens and seals secrets of endpoints by their tenants' data keys."""
 
-    def __init__(self, vault: AesVault) -> None:
+    def __init__(self, vault: Vault) -> None:
         self._vault = vault
         self._wrapped: dict[str, DataKey] = {}
         self._locked: set[str] = set()

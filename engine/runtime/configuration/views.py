@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import assert_never
 
-from engine.core.directory import ApiKey, DataKey, EventType, Tenant
+from engine.core.directory import ApiKey, DataKey, EntryKind, EventType, Tenant, parse_directory_key
 from engine.core.endpoint import Endpoint
 from engine.core.replay import Replay
 from engine.ports import Clock, Log, LogError, Reader, Record, TopicPartition
@@ -137,7 +138,7 @@ class Awaited:
 
 
 class Configuration:
-    """Endpoints, tenants, keys and event types as the topics `endpoints` and `directory` say."""
+    """Endpoints, tenants, keys, event types and replays as the topics `endpoints` and `directory` say."""
 
     def __init__(
         self,
@@ -146,7 +147,7 @@ class Configuration:
         changed: Callable[[Endpoint], None] | None = None,
         kept: Callable[[Endpoint], Endpoint] = lambda endpoint: endpoint,
     ) -> None:
-        """`changed` is told of each snapshot; `kept` says what of it is worth its memory."""
+        """`changed` is called with each snapshot; `kept` returns what of it is kept in memory."""
         self._codec = codec
         self._kept = kept
         self._changed = changed
@@ -160,19 +161,12 @@ class Configuration:
     def fold(self, record: Record) -> None:
         """Take in one record of `endpoints` or `directory`; a tombstone forgets."""
         key = (record.key or b"").decode()
-        if record.topic == "directory" and key.startswith(REPLAYS):
-            self._take_replay(key.removeprefix(REPLAYS), record.value)
-            return
-        if record.value is None:
-            self._forget(record.topic, key)
-        else:
+        if record.value is not None:
             self._take(record.topic, self._codec.decode(record.value))
-
-    def _take_replay(self, replay_id: str, value: bytes | None) -> None:
-        if value is None:
-            self.replays.pop(replay_id, None)
-        else:
-            self.replays[replay_id] = self._codec.decode_as(Replay, value)
+        elif record.topic == "endpoints":
+            self._forget_endpoint(key)
+        elif (entry := parse_directory_key(key)) is not None:  # None: of a newer hooklog, so not known here
+            self._forget(*entry)
 
     def _take(self, topic: str, value: object) -> None:
         match value:
@@ -186,16 +180,17 @@ class Configuration:
                 self.keys[value.id] = value
             case EventType():
                 self.event_types[value.name] = value
+            case Replay():
+                self.replays[value.id] = value
             case other:
                 raise TypeError(f"{type(other).__name__} does not belong on {topic}")
 
-    def _forget(self, topic: str, key: str) -> None:
-        kind, _, id = key.partition(":")
-        if topic == "endpoints":
-            known = self.endpoints.pop(key, None)
-            if known is not None and self._changed is not None:
-                self._changed(replace(known, deleted=True))
-            return
+    def _forget_endpoint(self, id: str) -> None:
+        known = self.endpoints.pop(id, None)
+        if known is not None and self._changed is not None:
+            self._changed(replace(known, deleted=True))
+
+    def _forget(self, kind: EntryKind, id: str) -> None:
         match kind:
             case "tenant":
                 self.tenants.pop(id, None)
@@ -205,6 +200,10 @@ class Configuration:
                 self.keys.pop(id, None)
             case "event_type":
                 self.event_types.pop(id, None)
+            case "replay":
+                self.replays.pop(id, None)
+            case _:
+                assert_never(kind)
 
     def put(self, endpoint: Endpoint) -> None:
         """Take in a snapshot unless a newer one is known already."""

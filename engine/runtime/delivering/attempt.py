@@ -18,7 +18,7 @@ from engine.core.delivery import (
     unjudged,
 )
 from engine.core.endpoint import Endpoint, active_secrets
-from engine.core.lane import CLOSED, EXPIRES_US, Circuit, began_at, expiry
+from engine.core.lane import CLOSED, EXPIRES_US, Circuit, Expiry, began_at, expiry
 from engine.core.model import Answer, AttemptFinished, DeliveryScheduled, Outcome, Policy
 from engine.core.profile import Profile, header_names, key_of_any, request_headers
 from engine.core.routing import partition_of
@@ -183,7 +183,7 @@ class Attempts:
         """Return the endpoint's policy; needs no keys."""
         return policy_of(endpoint, self._context.profile(profile_name).policy)
 
-    def expiry(self, waiting: Waiting, endpoint: Endpoint, circuit: Circuit, now: int) -> str:
+    def expiry(self, waiting: Waiting, endpoint: Endpoint, circuit: Circuit, now: int) -> Expiry:
         """Why a delivery has waited too long; empty if it has not. Healthy endpoints are not asked."""
         if circuit is CLOSED and now - waiting.delivery.accepted_at < EXPIRES_US:
             return ""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from engine.ports import Follower, Log, Record, TopicPartition, TrimmedError
 from engine.runtime.delivering.parked import Parked
-from engine.runtime.delivering.parking import Told, tell_trimmed
+from engine.runtime.delivering.parking import ParkingListener, tell_trimmed
 from engine.runtime.owned import Owned
 from schemas import headers
 
@@ -24,12 +24,14 @@ AHEAD_KB = 2_048
 Take = Callable[[Parked, Record], None]
 
 
-class Scan:
+class DrainScan:
     """The scan of one partition."""
 
-    def __init__(self, log: Log, owned: Owned, lanes: Mapping[bytes, Parked], told: Told) -> None:
+    def __init__(
+        self, log: Log, owned: Owned, lanes: Mapping[bytes, Parked], listener: ParkingListener
+    ) -> None:
         self._log = log
-        self._told = told
+        self._listener = listener
         self._follower: Follower | None = None
         self._missed: set[bytes] = set()
         self.owned = owned
@@ -72,7 +74,7 @@ class Scan:
         return self._follower
 
     def _read(self, follower: Follower, limit: int) -> list[Record]:
-        """What comes next, but nothing before the intake has it: attempts come after an input's positions."""
+        """Read what comes next, up to where the intake is: an attempt must follow its input's positions."""
         limit = min(limit, self.owned.next - self.position)
         try:
             return follower.poll(0, limit) if limit > 0 else []
@@ -118,7 +120,7 @@ class Scan:
             is_healthy = lane.circuit.state == "closed" and not lane.is_slow
             if _is_hungry(lane, most) and caught_up and is_healthy:
                 lane.until = self.position
-                self._told.resumed(lane, lane.heard)
+                self._listener.resumed(lane, lane.heard)
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -140,10 +142,10 @@ class Room(NamedTuple):
 class Drain:
     """The scans of every partition that has parked lanes."""
 
-    def __init__(self, log: Log, told: Told) -> None:
+    def __init__(self, log: Log, listener: ParkingListener) -> None:
         self._log = log
-        self._told = told
-        self._scans: dict[TopicPartition, Scan] = {}
+        self._listener = listener
+        self._scans: dict[TopicPartition, DrainScan] = {}
 
     def scanned(self, lane: Parked) -> int:
         """Offset up to which its partition has been scanned."""
@@ -173,12 +175,12 @@ class Drain:
                 read += self._scan(at, owned, of_partition).step(take, limit, room.most) if limit > 0 else 0
         return read
 
-    def _scan(self, at: TopicPartition, owned: Owned, lanes: Mapping[bytes, Parked]) -> Scan:
+    def _scan(self, at: TopicPartition, owned: Owned, lanes: Mapping[bytes, Parked]) -> DrainScan:
         scan = self._scans.get(at)
         if scan is None or scan.owned is not owned:
             if scan is not None:
                 scan.close()
-            scan = self._scans[at] = Scan(self._log, owned, lanes, self._told)
+            scan = self._scans[at] = DrainScan(self._log, owned, lanes, self._listener)
         return scan
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from engine.core.address import Network, refusal
-from engine.core.model import Answer
+from engine.core.model import Answer, ErrorClass
 from engine.ports import Request
 from engine.runtime.delivering.names import AddressInfo, Lookup, Names
 from engine.runtime.delivering.wire import BoundedConnector
@@ -74,7 +74,7 @@ def guarded_socket(allowed: tuple[Network, ...]) -> Callable[..., socket.socket]
     return make
 
 
-ERRORS: tuple[tuple[type[BaseException], str], ...] = (
+ERRORS: tuple[tuple[type[BaseException], ErrorClass], ...] = (
     (BlockedAddressError, "blocked"),
     (aiohttp.InvalidURL, "blocked"),  # 127.1 and the like: refused before anything is dialled
     (asyncio.TimeoutError, "timeout"),
@@ -92,7 +92,7 @@ _RAISED = tuple(raised for raised, _ in ERRORS)
 _DIED = (aiohttp.ServerDisconnectedError, ConnectionError, aiohttp.ClientOSError)
 
 
-def error_class_of(error: BaseException) -> str:
+def error_class_of(error: BaseException) -> ErrorClass:
     """Return the error class of what the library raised."""
     if _is_dropped_handshake(error):
         return "tls"

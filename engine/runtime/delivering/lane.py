@@ -1,4 +1,4 @@
-"""A lane: what the dispatcher keeps for one endpoint. Belongs to the event loop."""
+"""A live lane: what the dispatcher keeps in memory for one endpoint. Belongs to the event loop."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ LOOK_US = 1_000_000
 """A lane that waits for a token, or for a key, is looked at so often: what it waits for may have changed."""
 
 
-class Lane:
-    """What is kept for one endpoint."""
+class LiveLane:
+    """What is kept in memory for one endpoint; what the log says of a lane is `engine.core.lane.LiveLane`."""
 
     __slots__ = (
         "bucket",
@@ -77,47 +77,47 @@ class Lane:
         """Whether what comes on its own is left on the log."""
 
 
-def hold(lane: Lane, now: int) -> None:
+def hold(lane: LiveLane, now: int) -> None:
     """Note that its own limits (circuit, rate limit, cap) hold the lane back from now on."""
     lane.held_since = lane.held_since or now
 
 
-def let_go(lane: Lane, now: int) -> None:
+def let_go(lane: LiveLane, now: int) -> None:
     """Note that they hold it back no more."""
     if lane.held_since:
         lane.held_us += now - lane.held_since
         lane.held_since = 0
 
 
-def held_by(lane: Lane, now: int) -> int:
+def held_by(lane: LiveLane, now: int) -> int:
     """For how long they have held it back by `now`, all in all, microseconds."""
     return lane.held_us + (now - lane.held_since if lane.held_since else 0)
 
 
-def is_held_back(lane: Lane) -> bool:
+def is_held_back(lane: LiveLane) -> bool:
     """Whether something of it must be remembered while it is idle: a rate limit, a 410, failures."""
     return lane.is_limited or lane.gone_version >= 0 or lane.circuit is not CLOSED
 
 
-def wanted_by(lane: Lane) -> int:
+def wanted_by(lane: LiveLane) -> int:
     """How many drained deliveries may wait in the lane."""
     return 1 if is_suspect(lane.circuit) or lane.is_locked else DRAINED_MAX
 
 
-def tell_parked(lane: Lane) -> None:
+def tell_parked(lane: LiveLane) -> None:
     """Tell the thread that polls, if the lane is parked, how it stands."""
     if lane.parked is not None:
         lane.parked.circuit = lane.circuit
         lane.parked.wanted = wanted_by(lane)
 
 
-def lock(lane: Lane, *, is_locked: bool) -> None:
+def lock(lane: LiveLane, *, is_locked: bool) -> None:
     """Note whether its endpoint's secrets do not open here."""
     lane.is_locked = is_locked
     tell_parked(lane)
 
 
-def take_token(lane: Lane, rate: float, now: int) -> int:
+def take_token(lane: LiveLane, rate: float, now: int) -> int:
     """Spend a token of `rate` a second; 0, or when to look again."""
     lane.is_limited = True
     lane.bucket = refilled(lane.bucket, rate, now)

@@ -31,7 +31,7 @@ from engine.runtime.delivering.attempt import Attempts, Waiting
 from engine.runtime.delivering.lane import (
     DRAINED_MAX,
     LOOK_US,
-    Lane,
+    LiveLane,
     held_by,
     hold,
     is_held_back,
@@ -58,10 +58,10 @@ class Lanes:
         self._processor = processor
         self._attempts = attempts
         self._parking = parking
-        self._lanes: dict[str, Lane] = {}
-        self._line: deque[Lane] = deque()
+        self._lanes: dict[str, LiveLane] = {}
+        self._line: deque[LiveLane] = deque()
         self._wakes = Wakes()
-        self._blocked: list[Lane] = []
+        self._blocked: list[LiveLane] = []
         """Lanes that wait for a newer view, or for others to end requests: the next pump looks again."""
         self._circuits: Counter[str] = Counter()
         self.waiting = self.bytes_waiting = 0
@@ -136,14 +136,14 @@ class Lanes:
 
     # -- what a lane holds -----------------------------------------------------------------
 
-    def _lane(self, endpoint_id: str, tenant: str, owned: Owned) -> Lane:
+    def _lane(self, endpoint_id: str, tenant: str, owned: Owned) -> LiveLane:
         lane = self._lanes.get(endpoint_id)
         if lane is None or lane.owned is not owned:
             cap, now = first_cap(self._settings.endpoint_in_flight), self._context.clock.now()
-            lane = self._lanes[endpoint_id] = Lane(endpoint_id, tenant, owned, cap, now)
+            lane = self._lanes[endpoint_id] = LiveLane(endpoint_id, tenant, owned, cap, now)
         return lane
 
-    def _is_over(self, lane: Lane) -> bool:
+    def _is_over(self, lane: LiveLane) -> bool:
         """Whether the lane holds more than is free, so that a few long ones leave room for everybody.
 
         A shared buffer with dynamic thresholds (Choudhury and Hahne, 1998).
@@ -152,7 +152,7 @@ class Lanes:
         bytes_free = self._settings.waiting_bytes - self.bytes_waiting
         return len(lane.waiting) > max(free, 1) or (lane.bytes > bytes_free and len(lane.waiting) > 1)
 
-    def _park(self, lane: Lane) -> None:
+    def _park(self, lane: LiveLane) -> None:
         """Leave what came on its own on the log; what was drained for the lane came before it, and stays."""
         if not lane.is_diverted or lane.circuit.state != "closed":
             lane.is_to_blame = bool(lane.held_since)
@@ -163,13 +163,13 @@ class Lanes:
             lane.is_diverted = True
             self._parking.ask(self._parked(lane), given[::-1])
 
-    def _parked(self, lane: Lane) -> Parked:
+    def _parked(self, lane: LiveLane) -> Parked:
         if lane.parked is None:
             lane.parked = Parked(lane.owned, lane.endpoint_id, lane.tenant)
             tell_parked(lane)
         return lane.parked
 
-    def _leave(self, lane: Lane, waiting: Waiting) -> Waiting:
+    def _leave(self, lane: LiveLane, waiting: Waiting) -> Waiting:
         """Count out a delivery that was taken from its lane."""
         lane.bytes -= waiting.size
         self._count_out(waiting)
@@ -185,7 +185,7 @@ class Lanes:
         self.left += 1
         self.bytes_left += waiting.size
 
-    def _stand_in_line(self, lane: Lane) -> None:
+    def _stand_in_line(self, lane: LiveLane) -> None:
         if lane.is_queued or not lane.waiting or (lane.is_aside and is_suspect(lane.circuit)):
             return
         is_held = bool(lane.wakes_at) or lane.in_flight >= int(lane.cap.size)
@@ -197,7 +197,7 @@ class Lanes:
         elif not lane.is_watched:
             self._patience.watch(lane, self._context.clock.now())
 
-    def _forget_idle(self, lane: Lane) -> None:
+    def _forget_idle(self, lane: LiveLane) -> None:
         """Keep a lane for what waits, or holds its endpoint back; of a deleted one nothing does."""
         if lane.waiting or lane.in_flight:
             return
@@ -233,7 +233,7 @@ class Lanes:
         for lane in blocked:
             self._stand_in_line(lane)
 
-    def _advance(self, lane: Lane, now: int) -> bool:
+    def _advance(self, lane: LiveLane, now: int) -> bool:
         """Begin or end the delivery at the head, if it may; else see to it that it is looked at again."""
         waiting, delivery = lane.waiting[0], lane.waiting[0].delivery
         if waiting.taken.done or waiting.taken.owner.stopping:  # the owner before us, or after, sees to it
@@ -258,7 +258,7 @@ class Lanes:
         self._begin(lane, endpoint)
         return True
 
-    def _wait_to_sign(self, lane: Lane, waiting: Waiting, endpoint: Endpoint | None, now: int) -> bool:
+    def _wait_to_sign(self, lane: LiveLane, waiting: Waiting, endpoint: Endpoint | None, now: int) -> bool:
         """Wait for the view; what does not open here is left on the log, until it has waited too long."""
         if endpoint is None or not self._attempts.is_locked(endpoint):
             self._blocked.append(lane)
@@ -270,14 +270,14 @@ class Lanes:
         self._wakes.sleep(lane, now + LOOK_US)
         return False
 
-    def _expires(self, lane: Lane, waiting: Waiting, endpoint: Endpoint, now: int) -> bool:
+    def _expires(self, lane: LiveLane, waiting: Waiting, endpoint: Endpoint, now: int) -> bool:
         """End the delivery at the head if it has waited too long."""
         if why := self._attempts.expiry(waiting, endpoint, lane.circuit, now):
             telemetry.EXPIRED.labels(why).inc()
             self._end(lane, Outcome("none", error_class=why), Verdict("failed", why))
         return bool(why)
 
-    def _end(self, lane: Lane, outcome: Outcome, verdict: Verdict) -> None:
+    def _end(self, lane: LiveLane, outcome: Outcome, verdict: Verdict) -> None:
         """End the delivery at the head without a request."""
         waiting = self._leave(lane, lane.waiting.popleft())
         if lane.parked is not None:
@@ -285,7 +285,7 @@ class Lanes:
         if waiting.taken.begin():
             self._attempts.conclude(waiting, outcome, verdict)
 
-    def _may_begin(self, lane: Lane, endpoint: Endpoint, now: int) -> bool:
+    def _may_begin(self, lane: LiveLane, endpoint: Endpoint, now: int) -> bool:
         if not lets_through(lane.circuit, now):
             hold(lane, now)
             self._hold_back(lane)
@@ -303,7 +303,7 @@ class Lanes:
             return False
         return True
 
-    def _hold_back(self, lane: Lane) -> None:
+    def _hold_back(self, lane: LiveLane) -> None:
         """The circuit is not closed, or no key opens: what waits is left on the log, but for the next one."""
         self._park(lane)
         if lane.parked is not None:
@@ -318,7 +318,7 @@ class Lanes:
 
     # -- one attempt -----------------------------------------------------------------------
 
-    def _begin(self, lane: Lane, endpoint: Endpoint) -> None:
+    def _begin(self, lane: LiveLane, endpoint: Endpoint) -> None:
         waiting = self._leave(lane, lane.waiting.popleft())
         if not waiting.taken.begin():
             return
@@ -330,7 +330,7 @@ class Lanes:
         self._suspects.in_flight += is_suspect(began)
         self._requests.begin(self._attempt(lane, waiting, endpoint, began))
 
-    async def _attempt(self, lane: Lane, waiting: Waiting, endpoint: Endpoint, began: Circuit) -> None:
+    async def _attempt(self, lane: LiveLane, waiting: Waiting, endpoint: Endpoint, began: Circuit) -> None:
         """Make the request of a delivery that began with this circuit."""
         outcome, verdict = await self._attempts.make(waiting, endpoint)
         self._requests.in_flight -= 1
@@ -344,7 +344,7 @@ class Lanes:
         self._forget_idle(lane)
         self.pump()
 
-    def _learn(self, lane: Lane, outcome: Outcome, *, is_probe: bool) -> None:
+    def _learn(self, lane: LiveLane, outcome: Outcome, *, is_probe: bool) -> None:
         """Let the cap and the circuit follow what the endpoint bears."""
         now = self._context.clock.now()
         lane.cap = adapted(lane.cap, outcome, now, self._settings.endpoint_in_flight)
@@ -359,7 +359,7 @@ class Lanes:
             lane.cap = Cap(1.0)
         self._parking.ask(self._parked(lane), ())
 
-    def _turn_circuit(self, lane: Lane, circuit: Circuit) -> None:
+    def _turn_circuit(self, lane: LiveLane, circuit: Circuit) -> None:
         self._circuits[lane.circuit.state] -= 1
         self._circuits[circuit.state] += 1
         lane.circuit = circuit

@@ -26,12 +26,12 @@ from schemas import headers
 
 WRITE_EVERY_S = 1.0
 REFRESH_EVERY_S = 30.0
-"""So often an idle lane's snapshot is written again: the read-back on assignment begins there."""
+"""How often an idle lane's snapshot is written again: the read-back on assignment begins there."""
 _LOG = telemetry.logger("parking")
 
 
-class Told(Protocol):
-    """The event loop's lanes, told by the thread that polls; calls come in order, and later."""
+class ParkingListener(Protocol):
+    """The event loop's lanes, told by the thread that polls; calls are run in order, and later."""
 
     def resumed(self, parked: Parked, heard: int) -> None:
         """From now on its records come on their own, unless more was asked than `heard`."""
@@ -43,9 +43,9 @@ class Told(Protocol):
 class Parking:
     """The parked lanes of every partition that this process owns."""
 
-    def __init__(self, context: Context, told: Told) -> None:
+    def __init__(self, context: Context, listener: ParkingListener) -> None:
         self._context = context
-        self._told = told
+        self._listener = listener
         self._asked: deque[tuple[Parked, Sequence[Input], Sequence[Input]]] = deque()
         self._looked = 0.0
         self.lanes: dict[TopicPartition, dict[bytes, Parked]] = {}
@@ -138,7 +138,7 @@ class Parking:
         if parked.acknowledge(number) and parked.written is None:
             self.lanes.get(parked.owned.at, {}).pop(parked.key, None)
             parked.owned.aside.pop(parked.key, None)
-            self._told.cleared(parked, parked.heard)
+            self._listener.cleared(parked, parked.heard)
 
     # -- assignment --------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ import heapq
 from collections import deque
 from collections.abc import Iterator
 
-from engine.runtime.delivering.lane import Lane
+from engine.runtime.delivering.lane import LiveLane
 
 PATIENCE_US = 5_000_000
 """A lane whose next delivery has waited longer than that is slow: what waits in it is left on the log."""
@@ -20,15 +20,15 @@ class Patience:
     """Lanes that were held lately, each looked at now and then while something waits in it."""
 
     def __init__(self) -> None:
-        self._watched: deque[tuple[int, Lane]] = deque()
+        self._watched: deque[tuple[int, LiveLane]] = deque()
 
-    def watch(self, lane: Lane, now: int) -> None:
+    def watch(self, lane: LiveLane, now: int) -> None:
         """Look at the lane in a while; nothing if that is so already."""
         if not lane.is_watched:
             lane.is_watched = True
             self._watched.append((now + LOOK_US, lane))
 
-    def lost(self, now: int) -> Iterator[Lane]:
+    def lost(self, now: int) -> Iterator[LiveLane]:
         """Name the lanes that are slow; of those that are parked, note whether they still are."""
         while self._watched and self._watched[0][0] <= now:
             lane = self._watched.popleft()[1]
@@ -48,16 +48,16 @@ class Wakes:
     """When lanes that wait for a token or a probe stand in line again."""
 
     def __init__(self) -> None:
-        self._sleeping: list[tuple[int, int, Lane]] = []
+        self._sleeping: list[tuple[int, int, LiveLane]] = []
         self._count = 0
 
-    def sleep(self, lane: Lane, until: int) -> None:
+    def sleep(self, lane: LiveLane, until: int) -> None:
         """Let it be until then, microseconds since 1970 UTC."""
         lane.wakes_at = until
         self._count += 1
         heapq.heappush(self._sleeping, (until, self._count, lane))
 
-    def due(self, now: int) -> Iterator[Lane]:
+    def due(self, now: int) -> Iterator[LiveLane]:
         """Name those whose time has come, unless another time was set since."""
         while self._sleeping and self._sleeping[0][0] <= now:
             at, _, lane = heapq.heappop(self._sleeping)

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from engine.core.lane import is_suspect
-from engine.runtime.delivering.lane import Lane
+from engine.runtime.delivering.lane import LiveLane
 
 SHARE = 4
 """Suspects may have a quarter of all places: however many hang until their deadline, others find some."""
@@ -17,10 +17,10 @@ class Suspects:
 
     def __init__(self, in_flight: int) -> None:
         self._places = max(1, in_flight // SHARE)
-        self._aside: deque[Lane] = deque()
+        self._aside: deque[LiveLane] = deque()
         self.in_flight = 0
 
-    def takes(self, lane: Lane) -> bool:
+    def takes(self, lane: LiveLane) -> bool:
         """Whether a request of the lane may begin; if not, `called` names the lane when its turn comes."""
         if not is_suspect(lane.circuit) or self.in_flight < self._places:
             return True
@@ -29,7 +29,7 @@ class Suspects:
             self._aside.append(lane)
         return False
 
-    def called(self) -> Iterator[Lane]:
+    def called(self) -> Iterator[LiveLane]:
         """As many lanes as there are places; one that needs none leaves it to the next call."""
         for _ in range(min(len(self._aside), self._places - self.in_flight)):
             lane = self._aside.popleft()

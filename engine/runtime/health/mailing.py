@@ -16,10 +16,10 @@ from engine.core.endpoint import Endpoint
 from engine.core.notice import Notice, subject, text
 from engine.ports import Log, LogError, Position, Record, TopicPartition
 from engine.runtime import telemetry
-from engine.runtime.atleastonce import AtLeastOnce
 from engine.runtime.configuration.views import is_deleted
 from engine.runtime.context import Context
 from engine.runtime.mail import Mail, MailError, PutOffMailError, RefusedMailError, Send
+from engine.runtime.member import Member
 from engine.runtime.owned import METADATA_MAX
 from engine.runtime.settings import Settings
 from schemas.codec import UndecodableError
@@ -31,19 +31,19 @@ COMMIT_EVERY_S = 0.5
 """While a mail waits, else IDLE_EVERY_S: what is passed by again does no harm."""
 IDLE_EVERY_S = 5.0
 ANSWER_S = 10.0
-"""How long whoever gives up a partition waits for the server's answer."""
+"""How long giving up a partition waits for the server's answer."""
 Key = tuple[TopicPartition, int]
 AGAIN_S, AGAIN_MAX_S = 5.0, 300.0
 """Pause after a failure, doubled by each one that follows."""
 REFUSALS_MAX = 5
-"""A mail that the server refused for good so often (5xx) is given up."""
+"""A mail is given up when the server has refused it for good (5xx) this often."""
 PUT_OFFS_MAX = 300
-"""One that it put off so often (4xx) too: after about a day."""
+"""A mail is given up when the server has put it off (4xx) this often: after about a day."""
 _LOG = telemetry.logger(GROUP)
 
 
 @dataclass(slots=True)
-class Waiting:
+class WaitingMail:
     """A mail that the server has not taken yet."""
 
     notice: Notice
@@ -91,7 +91,7 @@ def recipients(settings: Settings, tenant: str) -> tuple[str, ...]:
     return settings.mail_to if own is None else (own,)
 
 
-class _Inputs(AtLeastOnce):
+class _MailMember(Member):
     """Says at once which partitions are given up: another owner may send their mail. Knows what was sent."""
 
     def __init__(self, log: Log, give_up: Callable[[Sequence[TopicPartition]], None]) -> None:
@@ -137,9 +137,9 @@ class Mailing:
         self._endpoints = endpoints
         self._send = send
         self._pool = pool
-        self._sending: tuple[Key, Waiting, Future[None]] | None = None
-        self._waiting: dict[Key, Waiting] = {}
-        self._inputs = _Inputs(context.log, self._give_up)
+        self._sending: tuple[Key, WaitingMail, Future[None]] | None = None
+        self._waiting: dict[Key, WaitingMail] = {}
+        self.member = _MailMember(context.log, self._give_up)
         self._paused: set[TopicPartition] = set()
         self._committed = 0.0
         self._sent_at = 0.0
@@ -148,7 +148,7 @@ class Mailing:
 
     def step(self) -> None:
         """Take notices in, send at most one at a time, commit."""
-        for _ in self._inputs.each(self._inputs.poll(0, WAITING_MAX), self._take):
+        for _ in self.member.each(self.member.poll(0, WAITING_MAX), self._take):
             pass
         self._drop_deleted()
         self._hold_back()
@@ -178,7 +178,7 @@ class Mailing:
             _LOG.warning("mail.last_commit_failed", error=str(error))
 
     def _take(self, record: Record) -> None:
-        if self._inputs.was_done(record):
+        if self.member.was_done(record):
             return
         try:
             notice = self._context.codec.decode_as(Notice, record.value)
@@ -186,7 +186,7 @@ class Mailing:
             return
         to = recipients(self._context.settings, notice.tenant)
         if self._send is not None and to:
-            self._waiting[(record.topic, record.partition), record.offset] = Waiting(notice, to)
+            self._waiting[(record.topic, record.partition), record.offset] = WaitingMail(notice, to)
 
     def _drop_deleted(self) -> None:
         """Nobody wants to hear of endpoints that were deleted meanwhile."""
@@ -197,7 +197,7 @@ class Mailing:
 
     def _hold_back(self) -> None:
         """Take no more in while much waits."""
-        consumer, owned = self._inputs.consumer, set(self._inputs.next)
+        consumer, owned = self.member.consumer, set(self.member.next)
         self._paused &= owned
         if len(self._waiting) >= WAITING_MAX:
             for at in owned - self._paused:
@@ -212,15 +212,15 @@ class Mailing:
 
     def _may_send(self) -> bool:
         """Whether the partitions are surely ours, the mark of the last mail is on the log, and it is time."""
-        now, lease = self._context.clock.monotonic(), self._inputs.consumer.lease
+        now, lease = self._context.clock.monotonic(), self.member.consumer.lease
         is_ours = lease >= self._sent_at and now - lease < self._context.settings.lease_s
         return is_ours and now >= self._not_before
 
-    def _next(self) -> tuple[Key, Waiting] | None:
+    def _next(self) -> tuple[Key, WaitingMail] | None:
         now = self._context.clock.monotonic()
         return next(((key, each) for key, each in self._waiting.items() if each.due <= now), None)
 
-    def _begin(self, key: Key, waiting: Waiting) -> None:
+    def _begin(self, key: Key, waiting: WaitingMail) -> None:
         notice = waiting.notice
         mail = Mail(notice.id, notice.at, waiting.to, subject(notice), text(notice))
         assert self._send is not None
@@ -242,7 +242,7 @@ class Mailing:
         notice = waiting.notice
         _LOG.info("mail.sent", notice=notice.id, kind=notice.kind, endpoint=notice.endpoint_id)
 
-    def _failed(self, key: Key, waiting: Waiting, error: MailError) -> None:
+    def _failed(self, key: Key, waiting: WaitingMail, error: MailError) -> None:
         """Try again later: this mail if the answer was about it, none if the server is away."""
         telemetry.MAIL_ERRORS.inc()
         waiting.failures += 1
@@ -258,14 +258,14 @@ class Mailing:
             self._not_before = now + _pause_s(self._failures)
         _LOG.warning("mail.failed", notice=waiting.notice.id, error=str(error), waiting=len(self._waiting))
 
-    def _give_one_up(self, key: Key, waiting: Waiting, error: MailError) -> None:
+    def _give_one_up(self, key: Key, waiting: WaitingMail, error: MailError) -> None:
         notice = waiting.notice
         _LOG.error(
             "mail.given_up", notice=notice.id, kind=notice.kind, endpoint=notice.endpoint_id, error=str(error)
         )
         self._done(key, waiting, "given_up")
 
-    def _done(self, key: Key, waiting: Waiting, result: str) -> None:
+    def _done(self, key: Key, waiting: WaitingMail, result: str) -> None:
         self._waiting.pop(key, None)
         telemetry.NOTIFICATIONS.labels(waiting.notice.kind, result).inc()
         self._sent_at = self._context.clock.monotonic()
@@ -276,16 +276,16 @@ class Mailing:
     def _commit(self, *, wait: bool) -> None:
         """Commit the first notice of each partition that waits, and which others do; renews the lease."""
         self._committed = self._context.clock.monotonic()
-        waiting: dict[TopicPartition, list[int]] = {at: [] for at in self._inputs.next}
+        waiting: dict[TopicPartition, list[int]] = {at: [] for at in self.member.next}
         for at, offset in self._waiting:
             waiting[at].append(offset)
-        positions = {at: self._inputs.mark(at, waiting[at]).position() for at in self._inputs.next}
-        self._inputs.consumer.commit(positions, wait=wait)
+        positions = {at: self.member.mark(at, waiting[at]).position() for at in self.member.next}
+        self.member.consumer.commit(positions, wait=wait)
 
     def close(self) -> None:
         """Mark what was sent, leave."""
         self._finish()
-        self._inputs.consumer.close()
+        self.member.consumer.close()
 
 
 def _pause_s(failures: int) -> float:

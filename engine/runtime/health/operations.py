@@ -16,9 +16,9 @@ from engine.core.routing import message_key, partition_of
 from engine.core.template import rfc3339
 from engine.ports import Output, Record, TopicPartition
 from engine.runtime import telemetry
-from engine.runtime.atleastonce import AtLeastOnce
 from engine.runtime.configuration.views import is_deleted
 from engine.runtime.context import Context
+from engine.runtime.member import Member
 from schemas import headers
 from schemas.codec import UndecodableError
 
@@ -36,22 +36,22 @@ class Operations:
         self._endpoints = endpoints
         self.tenant = context.settings.operations_tenant
         self._producer = context.log.producer()
-        self._inputs = AtLeastOnce(context.log, GROUP, ("notices",))
+        self.member = Member(context.log, GROUP, ("notices",))
         self._committed = context.clock.monotonic()
         self._marked: dict[TopicPartition, int] = {}
         """Where the last commit was."""
 
     def step(self) -> None:
         """Publish what is there; commit when it is acknowledged."""
-        for message in self._inputs.each(self._inputs.poll(0, BATCH_MAX), self._message):
+        for message in self.member.each(self.member.poll(0, BATCH_MAX), self._message):
             if message is not None:
                 self._producer.send(message, lambda offset: None)
         self._producer.poll()
         now = self._context.clock.monotonic()
         is_time = now - self._committed >= COMMIT_EVERY_S and not len(self._producer)
-        if is_time and self._marked != self._inputs.next:
-            self._committed, self._marked = now, dict(self._inputs.next)
-            self._inputs.commit(wait=False)
+        if is_time and self._marked != self.member.next:
+            self._committed, self._marked = now, dict(self.member.next)
+            self.member.commit(wait=False)
 
     def _message(self, record: Record) -> Output | None:
         """None without a tenant, of deleted endpoints, and of its own, which would hear of themselves."""
@@ -72,9 +72,9 @@ class Operations:
 
     def close(self) -> None:
         """Commit what is acknowledged, leave."""
-        if self._producer.flush(10) and self._inputs.next:
-            self._inputs.commit(wait=True)
-        self._inputs.consumer.close()
+        if self._producer.flush(10) and self.member.next:
+            self.member.commit(wait=True)
+        self.member.consumer.close()
 
 
 def message_of(notice: Notice, tenant: str) -> MessagePublished:

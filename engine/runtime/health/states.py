@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Literal
 
-from engine.core.cause import likely_cause
 from engine.core.change import DisableEndpoint
+from engine.core.diagnosis import likely_cause
 from engine.core.endpoint import Endpoint
 from engine.core.health import (
     NEVER,

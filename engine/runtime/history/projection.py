@@ -35,7 +35,7 @@ class ProjectionError(LogError):
     """A record cannot be read, or its rows fit no table: the message says what must be done first."""
 
 
-class Store(Protocol):
+class RowTarget(Protocol):
     """Where rows go: `engine.runtime.history.clickhouse.History`."""
 
     def insert(self, table: str, columns: Columns, token: str) -> None:
@@ -129,11 +129,11 @@ class Batch:
         spans = (f"{prefix}{at}{self._first[at]}{self._last[at]}" for at in sorted(self._last))
         return blake2b(",".join(spans).encode(), digest_size=16).hexdigest()
 
-    def insert_into(self, store: Store, prefix: str) -> None:
+    def insert_into(self, target: RowTarget, prefix: str) -> None:
         """Write all rows; the order of the tables does not matter, since each is exact by itself."""
         token = self.token(prefix)
         for table, rows in self.rows.items():
             if rows:
-                store.insert(table, columns(table, rows), token)
+                target.insert(table, columns(table, rows), token)
         for table, rows in self.rows.items():
             telemetry.PROJECTOR_ROWS.labels(table=table).inc(len(rows))

@@ -15,13 +15,13 @@ from functools import partial
 from typing import NamedTuple
 
 from engine.core.change import Refusal
+from engine.core.directory import directory_key
 from engine.core.endpoint import Endpoint
 from engine.core.replay import Replay, ReplayCancelled, ReplayFinished, ended, finish, resumed
 from engine.core.routing import partition_of, subscriber
 from engine.core.survey import Survey, Wanted
 from engine.ports import Follower, Output
 from engine.runtime import telemetry
-from engine.runtime.configuration.views import REPLAYS
 from engine.runtime.context import Context
 from engine.runtime.owned import Input
 from engine.runtime.processor import settle
@@ -333,5 +333,5 @@ def too_many(replays: Sequence[Replay]) -> Refusal | None:
 
 def snapshot_output(context: Context, replay: Replay, cause: bytes) -> Output:
     """The record on `directory`."""
-    key = (REPLAYS + replay.id).encode()
+    key = directory_key("replay", replay.id).encode()
     return Output("directory", replay.partition, key, context.codec.encode(replay), {headers.CAUSE: cause})

@@ -1,4 +1,4 @@
-"""A TOML table read with rules, so that what is wrong in it is named by field."""
+"""A profile's TOML table, read with rules, so that what is wrong in it is named by field."""
 
 from __future__ import annotations
 

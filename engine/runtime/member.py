@@ -1,4 +1,4 @@
-"""Groups whose effects are idempotent by themselves: commit what was handled, after it was."""
+"""A member of a group that remembers the next offset of each partition; how it commits is its user's."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from engine.ports import Consumer, Log, LogError, Position, Record, TopicPartition
-from engine.runtime.held import Held
+from engine.runtime.held import HeldPartitions
 from schemas.codec import UnknownSchemaError
 
 T = TypeVar("T")
@@ -26,14 +26,18 @@ def start_of(
     return {at: position.offset if position else 0 for at, position in committed.items()}
 
 
-class AtLeastOnce:
-    """ports.Rebalance that remembers the next offset of each owned partition."""
+class Member:
+    """ports.Rebalance that remembers the next offset of each owned partition.
+
+    Its user commits `next`, by `commit` or in a transaction, once all that follows from what it took
+    in is written. What was not committed is taken in again, by the next owner or after a restart.
+    """
 
     def __init__(self, log: Log, group: str, topics: Sequence[str], *, patience_ms: int = 0) -> None:
         self._log = log
         self._group = group
         self.next: dict[TopicPartition, int] = {}
-        self._held = Held(group)
+        self._held = HeldPartitions(group)
         self.gained = False
         """Set when partitions were assigned; cleared by whoever has to prepare for them."""
         self.consumer: Consumer = log.consumer(group, topics, self, patience_ms=patience_ms)
@@ -67,7 +71,7 @@ class AtLeastOnce:
         self.consumer.pause(at)
 
     def commit(self, *, wait: bool) -> None:
-        """Commit everything taken in: call it when its effects are acknowledged."""
+        """Commit everything taken in: call it when all that follows from it is acknowledged."""
         self.consumer.commit({at: Position(offset, "") for at, offset in self.next.items()}, wait=wait)
 
     def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
@@ -78,7 +82,7 @@ class AtLeastOnce:
         return starts
 
     def revoked(self, partitions: Sequence[TopicPartition]) -> None:
-        """Give up; what is not committed is done again by the next owner."""
+        """Give up; the next owner takes in again what is not committed."""
         for at in partitions:
             self.next.pop(at, None)
             self._held.discard(at)

@@ -48,7 +48,7 @@ class Directory:
 
 
 def decide(known: Directory, command: DirectoryCommand, now: int) -> DirectoryFact | CommandRejected:
-    """Return the fact that says what was asked; with a tenant its endpoints and keys end (`ending`)."""
+    """Return the fact that a command leads to, or its refusal; `ending` has what ends with a tenant."""
     if refusal := _refusal(known, command):
         return reject(command, now, refusal)
     base = (command.command_id, command.tenant, command.actor, now)
@@ -93,7 +93,7 @@ def deleted_tenant(tenants: Mapping[str, Tenant], id: str) -> Refusal | None:
 
 
 def _refusal(known: Directory, command: DirectoryCommand) -> Refusal | None:
-    """Why it cannot be; None if it can."""
+    """Why a command is refused; None if it is not."""
     if isinstance(command, CreateTenant):
         return deleted_tenant(known.tenants, command.tenant) or _taken(
             "tenant", command.tenant, known.tenants
@@ -116,7 +116,7 @@ def _refusal(known: Directory, command: DirectoryCommand) -> Refusal | None:
 
 
 def _may_be(tenants: Mapping[str, Tenant], command: CommandBase) -> bool:
-    """Whether the tenant that a command is about is there; the platform always is, and stays."""
+    """Whether a command's tenant exists; the platform always does, and cannot be deleted."""
     if not command.tenant:
         return not isinstance(command, DeleteTenant)
     known = tenants.get(command.tenant)
@@ -170,5 +170,5 @@ def key_after(key: ApiKey | None, fact: KeyCreated | KeyRevoked) -> ApiKey:
 
 
 def event_type_after(fact: EventTypePut) -> EventType:
-    """Return the event type that a fact says, all of it."""
+    """Return the event type as a fact states it, in full."""
     return EventType(fact.name, fact.description, fact.schema, fact.example, fact.at)

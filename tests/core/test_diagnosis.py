@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.core.cause import likely_cause
+from engine.core.diagnosis import likely_cause
 from engine.core.model import ERROR_CLASSES
 
 
