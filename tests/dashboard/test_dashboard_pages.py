@@ -128,7 +128,7 @@ def test_the_story_tells_each_attempt_and_why(world: World, admin: Visitor) -> N
     page = admin.get("message?id=m0")
     text = shown(page)
     assert "hooklog.messages / partition 0 / offset 0" in text
-    assert "retry in 2 m, because it answered 503" in text
+    assert "retry in 1 h, because it answered 503" in text
     assert "busy" in text
     assert "webhook-id: m0" in text
     assert "webhook-signature: (not shown)" in text

@@ -63,10 +63,13 @@ class World:
     def attempt(
         self, tenant: str, offset: int, number: int = 1, at: int = NOW, **changed: Any
     ) -> AttemptFinished:
-        """Record an attempt at a message: a success, or a 503 if there is an `error_class`; and what else."""
+        """Record an attempt at a message: a success, or a 503 if there is an `error_class`; and what else.
+
+        What is tried again waits for an hour: the tests take minutes to get here, and it must not be late.
+        """
         decision: Decision = "retry" if changed.get("error_class") else "delivered"
         made = attempt(offset, self.endpoints[tenant], number, decision)
-        times = {"accepted_at": NOW, "attempted_at": NOW, "retry_at": NOW + 120 * SECOND}
+        times = {"accepted_at": NOW, "attempted_at": NOW, "retry_at": NOW + 3_600 * SECOND}
         finished = replace(made, **{"tenant": tenant, **times, **changed})
         self._insert(finished_rows(record("attempts", self.rows, finished, at=at), finished))
         minute = finished.accepted_at // (60 * SECOND) * 60

@@ -27,7 +27,7 @@ RULES = Path(__file__).parents[2] / "grafana" / "prometheus" / "recording.yml"
 TENANT = "acme"
 _SETTINGS = {"HOOKLOG_TIERS": "1s,2s,5s"}
 _READY_S = 60.0
-_SETTLED_S = 120.0
+_SETTLED_S = 300.0
 _MESSAGES, _BATCHES = 60, 4
 # Endpoints by the path of their receiver: what they are created with. Nobody listens for `dead`.
 _ENDPOINTS: Mapping[str, Mapping[str, object]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -84,10 +84,30 @@ def connected(chdb: str) -> Iterator[tuple[Client, Settings]]:
     client.close()
 
 
-def migrated(client: Client, settings: Settings) -> Store:
-    """The database of these settings, made."""
-    migrate(client, settings)
-    client.database = settings.clickhouse_database
+@pytest.fixture(scope="module")
+def template(chdb: str) -> Iterator[Sequence[str]]:
+    """What a migrated database is made of: to say that again takes a third of the time of the migrations."""
+    with connected(chdb) as (client, settings):
+        migrate(client, settings)
+        database = settings.clickhouse_database
+        made = client.query(
+            "SELECT create_table_query FROM system.tables WHERE database = {database:String}"
+            " ORDER BY engine = 'View'",
+            {"database": database},
+        ).result_rows
+        yield [
+            *(str(statement).replace(f"{database}.", "{database}.") for (statement,) in made),
+            f"INSERT INTO {{database}}.migrations SELECT * FROM {database}.migrations",
+        ]
+
+
+def filled(bare: tuple[Client, Settings], template: Sequence[str]) -> Store:
+    """A database as the migrations make it."""
+    client, settings = bare
+    database = settings.clickhouse_database
+    for statement in (f"CREATE DATABASE {database}", *template):
+        client.command(statement.replace("{database}", database), use_database=False)
+    client.database = database
     return Store(History(lambda: client), client, settings)
 
 
@@ -99,9 +119,9 @@ def bare(chdb: str) -> Iterator[tuple[Client, Settings]]:
 
 
 @pytest.fixture
-def store(bare: tuple[Client, Settings]) -> Store:
+def store(bare: tuple[Client, Settings], template: Sequence[str]) -> Store:
     """A migrated database of this test's own."""
-    return migrated(*bare)
+    return filled(bare, template)
 
 
 def record(topic: str, offset: int, value: object, *, partition: int = 0, at: int = NOW) -> Record:

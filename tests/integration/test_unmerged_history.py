@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from random import Random
@@ -29,7 +29,7 @@ from tests.integration.history_fixtures import (
     attempt,
     batch,
     connected,
-    migrated,
+    filled,
     record,
     routing,
 )
@@ -103,10 +103,10 @@ def _add(found: Rows, more: Mapping[str, list[Row]]) -> None:
 
 
 @pytest.fixture(scope="module", params=range(4))
-def told(request: pytest.FixtureRequest, chdb: str) -> Iterator[Store]:
+def told(request: pytest.FixtureRequest, chdb: str, template: Sequence[str]) -> Iterator[Store]:
     """A history whose parts are not merged, which the tests only read; every row came once or twice."""
-    with connected(chdb) as (client, settings):
-        yield tell(migrated(client, settings), Random(request.param))
+    with connected(chdb) as bare:
+        yield tell(filled(bare, template), Random(request.param))
 
 
 def tell(store: Store, random: Random) -> Store:
