@@ -276,12 +276,12 @@ class Dispatcher:
     @property
     def drained_left(self) -> int:
         """Drained deliveries that have left their lanes."""
-        return self._lanes.drained_left
+        return self._lanes.places.drained_left
 
     @property
     def drained_bytes_left(self) -> int:
         """The same in bytes."""
-        return self._lanes.drained_bytes_left
+        return self._lanes.places.drained_bytes_left
 
     def changed(self, endpoint_ids: Collection[str]) -> None:
         """The view has other snapshots of these endpoints."""
@@ -314,8 +314,8 @@ class Dispatcher:
         At 1 the log holds the rest.
         """
         ended = self._intake.processor.unacknowledged
-        waiting = self._intake.taken_in - self._lanes.left + ended.count
-        size = self._intake.bytes_in - self._lanes.bytes_left + ended.size
+        waiting = self._intake.taken_in - self._lanes.places.left + ended.count
+        size = self._intake.bytes_in - self._lanes.places.bytes_left + ended.size
         return max(waiting / self._settings.waiting, size / self._settings.waiting_bytes)
 
     def _poll(self, stop: Event) -> None:
@@ -349,7 +349,7 @@ class Dispatcher:
         """What happens now and then: start what was waiting for the view or the lease, tell how it goes."""
         self._told(self._lanes.pump)
         self._lanes.observe()
-        telemetry.WAITING.set(self._intake.taken_in - self._lanes.left)
+        telemetry.WAITING.set(self._intake.taken_in - self._lanes.places.left)
         telemetry.WINDOW_FILL.labels(GROUP).set(self._fill())
         telemetry.flush_attempt_lines()
 

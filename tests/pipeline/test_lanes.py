@@ -54,7 +54,7 @@ def test_a_dead_endpoint_costs_a_cursor_and_holds_nothing() -> None:
         assert lane.parked
         assert lane.circuit == "open"
         assert open_inputs(world) == 0
-        assert world.lanes.waiting <= 2
+        assert world.lanes.places.waiting <= 2
         assert 10 <= sum(n for (url, _), n in world.seen.items() if url.endswith("dead")) <= 80
 
 
@@ -71,7 +71,7 @@ def test_it_is_drained_when_it_comes_back() -> None:
         receiver.down.clear()
         world.run_until(lambda: decisions(world)["dead", "delivered"] == 300, 120)
         world.run_until(lambda: snapshots(world) == {}, 10)
-        assert world.lanes.waiting == 0
+        assert world.lanes.places.waiting == 0
         assert not world.lanes._lanes
         again = [key for key, seen in world.seen.items() if seen > 2]
         assert again == []
@@ -98,7 +98,7 @@ def test_one_that_dies_again_while_it_catches_up_gives_its_places_back() -> None
         receiver.down.add("a")
         world.run_until(lambda: lane.circuit.state == "open", 30)
         world.run(1)
-        assert world.lanes.waiting <= 2
+        assert world.lanes.places.waiting <= 2
         world.publish("well", "ok")
         world.run(1)
         receiver.down.clear()
@@ -228,7 +228,7 @@ def test_parking_loses_nothing_and_repeats_nothing(actions: list[tuple[str, str]
         everything = {(name, "delivered"): messages for name in ("a", "b", "ok") if messages}
         world.run_until(lambda: decisions(world) == everything, 120)
         world.run_until(lambda: snapshots(world) == {} and open_inputs(world) == 0, 40)
-        assert world.lanes.waiting == 0
+        assert world.lanes.places.waiting == 0
         for attempt in world.attempts():
             assert attempt.outcome != "none"
         made = len(world.attempts())

@@ -79,7 +79,7 @@ def test_one_data_key_that_no_master_key_opens_parks_its_lanes_only(world: World
     assert ended(world, "locked") == []
     assert snapshots(world)["locked"].parked
     assert open_inputs(world) == 0
-    assert world.lanes.waiting <= 1
+    assert world.lanes.places.waiting <= 1
     world.kill("dispatcher")
     publish(world, 120, 10)
     assert (ended(world, "good"), ended(world, "locked")) == ([SENT] * 130, [])

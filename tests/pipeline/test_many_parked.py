@@ -15,7 +15,7 @@ def watched(world: World, seconds: float) -> int:
     most = 0
     for _ in range(int(seconds * 4)):
         world.run(0.25)
-        most = max(most, world.lanes.waiting)
+        most = max(most, world.lanes.places.waiting)
     return most
 
 
@@ -53,4 +53,4 @@ def test_large_deliveries_keep_room_too() -> None:
             world.publish(f"m{n}", "slow.x", body)
         world.run(20)
         assert {lane.parked for lane in snapshots(world).values()} == {True}
-        assert 2_000_000 < world.lanes.bytes_waiting < 8_000_000
+        assert 2_000_000 < world.lanes.places.bytes_waiting < 8_000_000

@@ -77,7 +77,7 @@ def test_one_that_nobody_waits_for_any_more_is_not_made() -> None:
         assert ended.count(("none", "expired")) == 10 - 2 * TESTS_AT_ONCE
         assert len(world.requests) == 2 * TESTS_AT_ONCE
         assert open_inputs(world) == 0
-        assert world.lanes.waiting == 0
+        assert world.lanes.places.waiting == 0
         assert world.records("dead-letters") == []
         assert HANGS_US < TEST_WAITS_US < 2 * HANGS_US
 
@@ -89,7 +89,7 @@ def test_more_than_may_wait_end_at_once() -> None:
         world.run(1)
         hang(world, "evil", TESTS_WAITING + TESTS_AT_ONCE + 20)
         world.run(2)
-        assert world.lanes.waiting <= TESTS_WAITING
+        assert world.lanes.places.waiting <= TESTS_WAITING
         assert {(a.outcome, a.reason) for a in sent_tests(world)} == {("none", "expired")}
         assert f"test-evil-{TESTS_WAITING + TESTS_AT_ONCE + 19}" not in [
             a.delivery_id for a in sent_tests(world)
@@ -106,4 +106,4 @@ def test_all_endpoints_together_have_a_share_of_what_waits() -> None:
         for n in range(30):
             hang(world, f"evil-{n}", 1)
         world.run(2)
-        assert world.lanes.waiting <= 80 // 8
+        assert world.lanes.places.waiting <= 80 // 8

@@ -113,12 +113,12 @@ class Direct:
     @property
     def drained_left(self) -> int:
         """Drained deliveries that have left their lanes."""
-        return self.lanes.drained_left
+        return self.lanes.places.drained_left
 
     @property
     def drained_bytes_left(self) -> int:
         """The same in bytes."""
-        return self.lanes.drained_bytes_left
+        return self.lanes.places.drained_bytes_left
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         found: Callable[..., None] = getattr(self.lanes, name)

@@ -43,6 +43,7 @@ from engine.runtime.delivering.lane import (
 from engine.runtime.delivering.parked import Parked
 from engine.runtime.delivering.parking import Parking
 from engine.runtime.delivering.patience import Patience, Wakes
+from engine.runtime.delivering.places import Places
 from engine.runtime.delivering.requests import NO_REQUEST, Requests, Sends
 from engine.runtime.delivering.suspects import Suspects
 from engine.runtime.owned import Input, Owned
@@ -50,7 +51,7 @@ from engine.runtime.processor import Processor
 
 
 class Lanes:
-    """The lanes of this process; `left` and `bytes_left` count what has left them."""
+    """The lanes of this process."""
 
     def __init__(self, context: Context, processor: Processor, attempts: Attempts, parking: Parking) -> None:
         self._context = context
@@ -64,12 +65,11 @@ class Lanes:
         self._blocked: list[LiveLane] = []
         """Lanes that wait for a newer view, or for others to end requests: the next pump looks again."""
         self._circuits: Counter[str] = Counter()
-        self.waiting = self.bytes_waiting = 0
-        self.left = self.bytes_left = self.drained_left = self.drained_bytes_left = 0
+        self.places = Places(context.settings)
         self._requests = Requests()
         self._suspects = Suspects(context.settings.in_flight)
         self._patience = Patience()
-        self._tests = Sends(self._requests, attempts, self._count_out, context.settings)
+        self._tests = Sends(self._requests, attempts, self.places.leave, context.settings)
         self.failed = self._requests.failed
 
     # -- what the thread that polls tells ------------------------------------------------
@@ -79,8 +79,7 @@ class Lanes:
         now = self._context.clock.now()
         for waiting in batch:
             waiting.since = now
-            self.waiting += 1
-            self.bytes_waiting += waiting.size
+            self.places.take(waiting)
             if waiting.delivery.trigger == "test":
                 self._tests.add(waiting)
             else:
@@ -94,7 +93,9 @@ class Lanes:
         waiting.held_us = held_by(lane, now) - parked_us
         lane.waiting.append(waiting)
         lane.bytes += waiting.size
-        if waiting.parked is None and (lane.is_diverted or self._is_over(lane)):
+        if waiting.parked is None and (
+            lane.is_diverted or self.places.is_over(len(lane.waiting), lane.bytes)
+        ):
             self._park(lane)
         self._stand_in_line(lane)
 
@@ -143,15 +144,6 @@ class Lanes:
             lane = self._lanes[endpoint_id] = LiveLane(endpoint_id, tenant, owned, cap, now)
         return lane
 
-    def _is_over(self, lane: LiveLane) -> bool:
-        """Whether the lane holds more than is free, so that a few long ones leave room for everybody.
-
-        A shared buffer with dynamic thresholds (Choudhury and Hahne, 1998).
-        """
-        free = self._settings.waiting - self.waiting
-        bytes_free = self._settings.waiting_bytes - self.bytes_waiting
-        return len(lane.waiting) > max(free, 1) or (lane.bytes > bytes_free and len(lane.waiting) > 1)
-
     def _park(self, lane: LiveLane) -> None:
         """Leave what came on its own on the log; what was drained for the lane came before it, and stays."""
         if not lane.is_diverted or lane.circuit.state != "closed":
@@ -172,18 +164,8 @@ class Lanes:
     def _leave(self, lane: LiveLane, waiting: Waiting) -> Waiting:
         """Count out a delivery that was taken from its lane."""
         lane.bytes -= waiting.size
-        self._count_out(waiting)
-        if waiting.parked is not None:
-            waiting.parked.left += 1
-            self.drained_left += 1
-            self.drained_bytes_left += waiting.size
+        self.places.leave(waiting)
         return waiting
-
-    def _count_out(self, waiting: Waiting) -> None:
-        self.waiting -= 1
-        self.bytes_waiting -= waiting.size
-        self.left += 1
-        self.bytes_left += waiting.size
 
     def _stand_in_line(self, lane: LiveLane) -> None:
         if lane.is_queued or not lane.waiting or (lane.is_aside and is_suspect(lane.circuit)):
