@@ -58,8 +58,9 @@ class Processor:
             if entry is not None:
                 self._kept.append((entry, record))
         if not self.is_ours:
-            self._move(self.consumer.pause)
             self._is_held = True
+            if len(self._kept) >= limit:  # not before: to resume can cost a second
+                self._move(self.consumer.pause)
             return []
         kept, self._kept = self._kept, []
         if self._is_held:
