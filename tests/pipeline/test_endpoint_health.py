@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas import headers
-from tests.pipeline.health_scene import HOUR_US, Scene
+from tests.pipeline.health_scene import HOUR_US, Crash, Scene
 from tests.pipeline.world import CODEC, TENANT
 
 DAY = 24.0
@@ -196,8 +196,12 @@ ACTIONS = st.one_of(
 
 
 def leave(scene: Scene, name: str) -> None:
-    """A process ends in an orderly way, and comes back: others own its partitions meanwhile."""
-    scene.members[name].close()
+    """A process ends in an orderly way, or in its last transaction; others own its partitions meanwhile."""
+    try:
+        scene.members[name].close()
+    except Crash:
+        scene.kill(name)
+        return
     for other in PROCESSES:
         if other != name:
             scene.step(other)
