@@ -1,4 +1,4 @@
-"""Shared fixtures: one Kafka broker and one ClickHouse-speaking store a test session."""
+"""Shared fixtures: one Kafka broker and one ClickHouse engine a test session."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Literal
 from urllib.parse import urlsplit
 
+import clickhouse_connect
 import pytest
 from hypothesis import settings
 
@@ -91,6 +92,18 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         case "embedded":
             with Broker(tmp_path_factory.mktemp("kafka")) as broker:
                 yield broker.bootstrap
+
+
+@pytest.fixture(scope="session")
+def chdb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """DSN of the engine in this process, which can open one directory only until its last connection is gone.
+
+    When that is, nobody knows who has a thread that still asks; so there is one directory for all tests.
+    """
+    dsn = f"chdb://{tmp_path_factory.mktemp('chdb')}"
+    keeper = clickhouse_connect.get_client(dsn=dsn)
+    yield dsn
+    keeper.close()
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from tests.dashboard.visitor import Visitor
 from tests.dashboard.world import World, world
 from tests.integration.api_fixtures import KEY, Api, dev_context, running
 from tests.integration.conftest import history
-from tests.integration.history_fixtures import bare, chdb, store, template
+from tests.integration.history_fixtures import bare, store, template
 
-__all__ = ["bare", "chdb", "history", "store", "template", "world"]
+__all__ = ["bare", "history", "store", "template", "world"]
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ from tests.dashboard.test_dashboard_pages import shown
 from tests.dashboard.visitor import Visitor
 from tests.dashboard.world import World
 from tests.integration.api_fixtures import Api
-from tests.integration.history_fixtures import NOW, SECOND
+from tests.integration.history_fixtures import SECOND
 
 pytestmark = pytest.mark.integration
 
 
-def fail(world: World, tenant: str = "acme", at: int = NOW, **changed: object) -> str:
+def fail(world: World, tenant: str = "acme", at: int | None = None, **changed: object) -> str:
     """A message whose delivery has failed; its id."""
     offset = world.publish(tenant)
     ended = {"error_class": "http_5xx", "decision": "failed", "reason": "http_5xx", "retry_at": 0, **changed}
@@ -49,9 +49,9 @@ def test_what_failed_is_listed_with_why(world: World, admin: Visitor) -> None:
     """Only what failed, the last to fail first, and the reason in words."""
     world.publish("other")
     world.attempt("other", 0)
-    fail(world, at=NOW - 60 * SECOND, status_code=0, error_class="timeout", reason="timeout")
-    fail(world, "other", at=NOW - 30 * SECOND)
-    fail(world, at=NOW - 90 * SECOND, reason="gone", error_class="gone", status_code=410)
+    fail(world, at=world.now - 60 * SECOND, status_code=0, error_class="timeout", reason="timeout")
+    fail(world, "other", at=world.now - 30 * SECOND)
+    fail(world, at=world.now - 90 * SECOND, reason="gone", error_class="gone", status_code=410)
     page = admin.get("failed")
     text = shown(page)
     assert messages(page.text) == ["m2", "m1", "m3"]
@@ -63,7 +63,7 @@ def test_what_failed_is_listed_with_why(world: World, admin: Visitor) -> None:
 
 def test_failures_are_found_by_each_filter(world: World, admin: Visitor) -> None:
     """Tenant, endpoint, type, time of failing, message; a status is not asked for."""
-    fail(world, at=NOW - 7_200 * SECOND)
+    fail(world, at=world.now - 7_200 * SECOND)
     fail(world, "other", event_type="room.started")
     for query, found in {
         "": ["m1", "m0"],
@@ -81,7 +81,7 @@ def test_failures_are_found_by_each_filter(world: World, admin: Visitor) -> None
 def test_pages_of_failures_follow_each_other(world: World, admin: Visitor) -> None:
     """Each once, those of the same moment too."""
     for n in range(53):
-        fail(world, at=NOW - n // 2 * SECOND)
+        fail(world, at=world.now - n // 2 * SECOND)
     first = admin.get("failed?within=24h")
     more = re.search(r'href="/dashboard/(failed\?[^"]*cursor=[^"]*)"', first.text)
     assert more
@@ -195,7 +195,7 @@ def test_a_tenant_makes_nothing_of_others_again(world: World, acme: Visitor) -> 
 
 def test_what_was_made_since_is_marked(world: World, admin: Visitor) -> None:
     """A failed delivery whose message has arrived since says so."""
-    fail(world, at=NOW - 60 * SECOND)
+    fail(world, at=world.now - 60 * SECOND)
     fail(world)
     world.attempt("acme", 0, 1, delivery_id="dlv_again", origin="x", trigger="resend")
     page = admin.get("failed")

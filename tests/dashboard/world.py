@@ -11,11 +11,12 @@ import pytest
 from engine.core.model import AttemptFinished, Decision, MessagePublished, Skipped, SkipReason
 from engine.core.routing import delivery_id
 from engine.ports import Output
+from engine.runtime.clock import SystemClock
 from engine.runtime.history.clickhouse import History
 from engine.runtime.history.rows import columns, finished_rows, routed_rows
 from engine.runtime.memory import MemoryLog
 from tests.integration.api_fixtures import Api
-from tests.integration.history_fixtures import CODEC, NOW, SECOND, TOPIC, attempt, batch, record, routing
+from tests.integration.history_fixtures import CODEC, SECOND, TOPIC, attempt, batch, record, routing
 
 AT = ("messages", 0)
 
@@ -29,6 +30,8 @@ class World:
     endpoints: dict[str, str] = field(default_factory=dict)
     """By tenant."""
     rows: int = 0
+    now: int = field(default_factory=SystemClock().now)
+    """When all of it happens. Pages tell of the last minutes, and the suite may have run for longer."""
 
     def add_endpoint(self, tenant: str, url: str = "https://hooks.example.com/in", **given: object) -> str:
         """Create an endpoint through the API; return its id."""
@@ -50,28 +53,28 @@ class World:
         log = self.api.context.log
         assert isinstance(log, MemoryLog)
         offset = len(log.records(AT))
-        message = MessagePublished(tenant, f"m{offset}", "room.ended", payload, NOW)
+        message = MessagePublished(tenant, f"m{offset}", "room.ended", payload, self.now)
         log.append(Output("messages", 0, message.id.encode(), CODEC.encode(message)))
         matched = () if skipped else (to or self.endpoints[tenant],)
         passed = (Skipped(self.endpoints[tenant], skipped),) if skipped else ()
         routed = replace(
-            routing(offset, *matched), tenant=tenant, skipped=passed, bytes=len(payload), accepted_at=NOW
+            routing(offset, *matched), tenant=tenant, skipped=passed, bytes=len(payload), accepted_at=self.now
         )
         self._insert(routed_rows(record("routings", offset, batch(routed)), batch(routed), TOPIC))
         return offset
 
     def attempt(
-        self, tenant: str, offset: int, number: int = 1, at: int = NOW, **changed: Any
+        self, tenant: str, offset: int, number: int = 1, at: int | None = None, **changed: Any
     ) -> AttemptFinished:
         """Record an attempt at a message: a success, or a 503 if there is an `error_class`; and what else.
 
-        What is tried again waits for an hour: the tests take minutes to get here, and it must not be late.
+        What is tried again waits for an hour, so that it is not late however slow the machine is.
         """
         decision: Decision = "retry" if changed.get("error_class") else "delivered"
         made = attempt(offset, self.endpoints[tenant], number, decision)
-        times = {"accepted_at": NOW, "attempted_at": NOW, "retry_at": NOW + 3_600 * SECOND}
+        times = {"accepted_at": self.now, "attempted_at": self.now, "retry_at": self.now + 3_600 * SECOND}
         finished = replace(made, **{"tenant": tenant, **times, **changed})
-        self._insert(finished_rows(record("attempts", self.rows, finished, at=at), finished))
+        self._insert(finished_rows(record("attempts", self.rows, finished, at=at or self.now), finished))
         minute = finished.accepted_at // (60 * SECOND) * 60
         self.history.roll_up([(tenant, finished.endpoint_id, minute)])
         return finished

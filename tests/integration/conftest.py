@@ -8,10 +8,10 @@ import clickhouse_connect
 import pytest
 
 from engine.runtime.history.clickhouse import History
-from tests.integration.history_fixtures import Store, bare, chdb, store, template
+from tests.integration.history_fixtures import Store, bare, store, template
 from tests.integration.scene import scene
 
-__all__ = ["bare", "chdb", "history", "scene", "store", "template"]
+__all__ = ["bare", "history", "scene", "store", "template"]
 
 
 @pytest.fixture

@@ -65,15 +65,6 @@ def context_of(store: Store, log: Log, clock: Clock) -> Context:
     return Context(store.settings, log, clock, CODEC, {}, AesVault(bytes(32)), "test")
 
 
-@pytest.fixture(scope="module")
-def chdb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """DSN of the engine, open while a module's tests run: a process may have one directory open at a time."""
-    dsn = f"chdb://{tmp_path_factory.mktemp('chdb')}"
-    keeper = clickhouse_connect.get_client(dsn=dsn)
-    yield dsn
-    keeper.close()
-
-
 @contextmanager
 def connected(chdb: str) -> Iterator[tuple[Client, Settings]]:
     """A connection, and settings that name a database which is not there yet; it is dropped at the end."""

@@ -157,6 +157,7 @@ def told(chdb: str) -> Iterator[Store]:
     gathered.insert_into(history, "hooklog.")
     history.roll_up(gathered.touched())
     yield Store(history, client, settings)
+    client.command("DROP DATABASE told")
     client.close()
 
 
