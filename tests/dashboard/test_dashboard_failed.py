@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from contextlib import closing
 
 import pytest
+from clickhouse_connect.driver.client import Client
 
 from engine.core.replay import Resend
+from engine.runtime.history.clickhouse import History, UnavailableError
 from engine.runtime.memory import MemoryLog
 from tests.dashboard.test_dashboard_pages import shown
 from tests.dashboard.visitor import Visitor
 from tests.dashboard.world import World
-from tests.integration.api_fixtures import Api
+from tests.integration.api_fixtures import KEY, Api
 from tests.integration.history_fixtures import SECOND
 
 pytestmark = pytest.mark.integration
@@ -99,6 +102,32 @@ def test_bad_filters_and_nothing_to_show_are_said(world: World, admin: Visitor) 
     assert "must be a time such as" in shown(page, 422)
     assert 'id="e-since"' in page.text
     assert "begin without" in shown(admin.get("failed?cursor=abc"), 422)
+
+
+def test_a_form_sent_while_clickhouse_is_away_is_kept(world: World, history: History) -> None:
+    """The page has it with all its fields: sent again once ClickHouse is back, each is made once."""
+    ids = [fail(world), fail(world)]
+    is_back: list[bool] = []
+
+    def connect() -> Client:
+        if not is_back:
+            raise UnavailableError("nobody answers at its port")
+        return history.client
+
+    with closing(Api(world.api.context, history=History(connect))) as api:
+        visitor = Visitor(api, KEY)
+        sent = [("key", "k1"), ("back", "/dashboard/failed"), *(("delivery", id) for id in ids)]
+        away = visitor.post("failed/retry", sent)
+        assert "What you sent is still here" in shown(away, 503)
+        assert resends(api) == []
+        fields = re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', away.text)
+        assert [each for each in fields if each[0] != "csrf"] == sent
+        assert re.findall(r'<form method="post" action="([^"]+)"', away.text) == ["/dashboard/failed/retry"]
+        is_back.append(True)
+        for _ in range(2):
+            assert visitor.post("failed/retry", fields).status_code == 303
+        assert sorted({each.delivery_id for each in resends(api)}) == sorted(ids)
+        assert len({each.command_id for each in resends(api)}) == len(ids)
 
 
 def test_one_is_made_again_by_its_button_and_a_double_click_asks_once(world: World, admin: Visitor) -> None:

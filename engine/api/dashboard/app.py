@@ -159,7 +159,8 @@ def _install_errors(app: FastAPI) -> None:
 
     async def on_unavailable(request: Request, error: Exception) -> Response:
         _LOG.warning("history.unavailable", error=str(error))
-        return _page(request, 503, "away.html", detail=str(error)[:300])
+        again = None if request.method in ("GET", "HEAD") else await login.form_again(request)
+        return _page(request, 503, "away.html", detail=str(error)[:300], again=again)
 
     async def on_error(request: Request, error: Exception) -> Response:
         detail = f"An error of ours ({type(error).__name__}); the log of the API has it."

@@ -105,8 +105,7 @@ _WHY = {"out": "You are logged out.", "ended": "Your session has ended. Nothing 
 
 async def to_login(request: Request, error: EndedError) -> Response:
     """Lead to the login, and from there back; what a form held can be sent again then."""
-    wanted = PATH + request.url.path.removeprefix(PATH)
-    wanted += f"?{request.url.query}" if request.url.query else ""
+    wanted = _address(request)
     if request.method not in ("GET", "HEAD"):
         waiting = await _kept(request, wanted)
         again = "log in to send it" if waiting.sent else "log in, do it again"
@@ -130,6 +129,26 @@ async def _kept(request: Request, wanted: str) -> AfterLogin:
     except Problem:  # no form: there is nothing to send again
         return AfterLogin(back)
     return AfterLogin(back, wanted, text) if len(text) <= _KEPT_MAX else AfterLogin(back)
+
+
+@dataclass(frozen=True, slots=True)
+class FormAgain:
+    """A form that was sent and not done, to be sent once more: its address, its fields with the token."""
+
+    to: str
+    fields: list[tuple[str, str]]
+
+
+async def form_again(request: Request) -> FormAgain:
+    """Keep what was sent; its key makes sending it twice the same as once."""
+    form = await read_form(request)
+    fields = [(name, value) for name in form for value in form[name]]
+    return FormAgain(local(_address(request)), fields)
+
+
+def _address(request: Request) -> str:
+    """The page that was asked for, with its query."""
+    return request.url.path + (f"?{request.url.query}" if request.url.query else "")
 
 
 def _encoded(form: Form) -> str:
