@@ -18,7 +18,7 @@ from engine.api.replays import ROUTE, ReplayAnswer, ReplayInput, start
 from engine.api.resends import ResentAnswer, resend
 from engine.api.services import Services
 from engine.runtime.history.clickhouse import Row
-from engine.runtime.history.listings import DAY_MS, DELIVERIES, Asked
+from engine.runtime.history.listings import DAY_MS, FAILED, Asked
 from engine.runtime.history.made_since import made_since, place_of, what_of
 
 router = APIRouter(prefix="/bots/webhooks/bot", tags=["meeting baas"], route_class=StrictRoute)
@@ -98,7 +98,7 @@ async def _of_bot(services: Services, tenant: str, bot_id: str) -> tuple[list[Ro
     """(the account's failed deliveries of a bot, whether all that failed were looked at)."""
     tomorrow = services.context.clock.now() // 1000 + DAY_MS
     asked = Asked({"tenant": tenant, "status": "failed"}, until=tomorrow)
-    rows = await asyncio.to_thread(services.history.page, DELIVERIES, asked, None, LOOKED_AT + 1)
+    rows = await asyncio.to_thread(services.history.page, FAILED, asked, None, LOOKED_AT + 1)
     enabled = {each.id for each in of_account(services, tenant) if each.enabled}
     looked_at = [row for row in rows[:LOOKED_AT] if row["endpoint_id"] in enabled]
     found = await asyncio.to_thread(_about, services, looked_at, bot_id)

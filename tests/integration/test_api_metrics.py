@@ -64,7 +64,7 @@ def test_the_programs_to_ask_are_a_setting(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("HOOKLOG_METRICS_OF", "router=http://127.0.0.1:1/metrics, x.1=http://h:2/")
     assert load_settings().metrics_of == ("router=http://127.0.0.1:1/metrics", "x.1=http://h:2/")
     monkeypatch.setenv("HOOKLOG_METRICS_OF", 'a"b=http://127.0.0.1:1/metrics')
-    with pytest.raises(SettingsError, match="is no name=URL"):
+    with pytest.raises(SettingsError, match="must be name=URL"):
         load_settings()
 
 

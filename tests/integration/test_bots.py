@@ -243,7 +243,7 @@ def retried(store: Store, delivery: str, endpoint: str, status: str) -> None:
         ).result_rows
     ]
     made = {"delivery_id": f"'again-{delivery}'", "endpoint_id": f"'{endpoint}'", "status": f"'{status}'"}
-    made |= {"accepted_at": "accepted_at + 1", "origin": f"'{delivery}'"}
+    made |= {"updated_at": "updated_at + 1", "origin": f"'{delivery}'"}
     values = ", ".join(made.get(name, name) for name in names)
     of_delivery = f"FROM deliveries FINAL WHERE delivery_id = '{delivery}'"
     store.client.command(f"INSERT INTO deliveries ({', '.join(names)}) SELECT {values} {of_delivery}")
