@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from threading import Event
@@ -22,7 +23,7 @@ from engine.core.model import (
 )
 from engine.core.profile import render
 from engine.core.routing import Roster, Subscriber, delivery_id, lean, partition_of, split
-from engine.ports import Output, Record, TopicPartition
+from engine.ports import Output, Record, TopicPartition, TrimmedError
 from engine.runtime import telemetry
 from engine.runtime.configuration.payload_schema import Broken, broken
 from engine.runtime.configuration.vault import Keyring
@@ -113,15 +114,19 @@ class Router:
         """Start afresh; refill the window from what was recorded below the committed offset."""
         span_us = int(self._settings.duplicate_window_s * 1_000_000)
         window = Duplicates(span_us, max(8, self._settings.duplicate_window_max // self._partitions))
-        reader, next_at = self.processor.progress.reader, self._context.clock.now()
-        for record in reader.read({owned.at: owned.next}):  # a backlog's first: its window ended long ago
-            next_at = record.timestamp
-            break
+        reader, next_at = self.processor.progress.reader, self._next_at(owned)
         try:
             window.refill(reader, self._context.codec, (owned.at[1], owned.next), next_at)
         except UnknownSchemaError as error:  # which ids a newer one has seen we cannot know
             self._held.add(owned.at, f"routings: {error}")
         self._states[owned.at] = PartitionState(window, owned.next)
+
+    def _next_at(self, owned: Owned) -> int:
+        """When the next message was accepted, microseconds: of a backlog long ago; now if there is none."""
+        with suppress(TrimmedError):  # the consumer will say so, and what to do
+            for record in self.processor.progress.reader.read({owned.at: owned.next}):
+                return record.timestamp
+        return self._context.clock.now()
 
     def _disowned(self, owned: Owned) -> None:
         self._held.discard(owned.at)
