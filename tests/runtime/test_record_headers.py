@@ -85,18 +85,20 @@ def unreadable() -> float:
 
 
 def test_a_header_that_is_no_text_costs_a_record_its_headers_and_nothing_else() -> None:
-    """Key, value and time are there; other records keep their headers."""
+    """Key, value and time are there, wherever the name stands; others keep their headers, before and after.
+
+    By the hundredth record the interpreter has specialized what it runs, and no longer looks for the error.
+    """
     before = unreadable()
-    written: list[Headers] = [
-        [(b"view", b"0:1"), (b"x\xff", b"v")],
-        [(b"view", b"0:1"), ("é".encode(), b"v")],
-    ]
+    sound: Headers = [(b"view", b"0:1"), ("é".encode(), b"v")]
+    written = [sound] * 100 + [[(b"x\xff", b"v")], [(b"view", b"0:1"), (b"x\xff", b"v")], sound] * 10
     with a_broker() as (consumer, address):
         write(address, written)
         messages = read(consumer, len(written))
         records = {record.value: record for record in (to_record(each, 2) for each in messages)}
-    refused, sound = records[b"value 0"], records[b"value 1"]
-    assert (refused.topic, refused.key, dict(refused.headers)) == ("messages", b"\xff", {})
-    assert refused.timestamp > 0
-    assert dict(sound.headers) == {"view": b"0:1", "é": b"v"}
-    assert unreadable() == before + 1
+    for number, given in enumerate(written):
+        record = records[b"value %d" % number]
+        expected = {"view": b"0:1", "é": b"v"} if given is sound else {}
+        assert (record.topic, record.key, dict(record.headers)) == ("messages", b"\xff", expected)
+        assert record.timestamp > 0
+    assert unreadable() == before + 20

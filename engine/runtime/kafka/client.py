@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import methodcaller
 from typing import Any, TypeVar, cast
 
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
@@ -177,14 +178,19 @@ def to_record(message: Message, skip: int) -> Record:
     )
 
 
+_read_headers = methodcaller("headers")
+"""Where a name is not UTF-8 the library returns a list with a hole *and* an error. A call that the interpreter has
+specialized (Python 3.11) does not notice, and the hole can end the process; one through C always notices."""
+
+
 def _headers(message: Message) -> Mapping[str, bytes]:
     """Headers by name; none if a name is not UTF-8, for the library reads all of them or breaks.
 
     The record itself is sound, and on `messages`, where anybody writes, headers are optional.
-    Ask only once: what broke is kept by the library, as a list with a hole in it.
+    Ask only once: the library keeps what broke.
     """
     try:
-        headers = cast("list[tuple[str, bytes]] | None", message.headers())
+        headers = cast("list[tuple[str, bytes]] | None", _read_headers(message))
     except (SystemError, UnicodeDecodeError):
         telemetry.HEADERS_UNREADABLE.inc()
         return _NO_HEADERS
