@@ -179,8 +179,8 @@ def to_record(message: Message, skip: int) -> Record:
 
 
 _read_headers = methodcaller("headers")
-"""Where a name is not UTF-8 the library returns a list with a hole *and* an error. A call that the interpreter
-has specialized (3.11) does not notice, and the hole can end the process; one through C always notices."""
+"""Where a name is not UTF-8 the library returns a list with a hole *and* an error. A call that the
+interpreter has specialized (3.11) does not notice, and the hole can end the process; one through C does."""
 
 
 def _headers(message: Message) -> Mapping[str, bytes]:
