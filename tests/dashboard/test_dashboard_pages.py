@@ -63,6 +63,16 @@ def test_only_the_part_that_lives_is_sent_to_htmx(world: World, admin: Visitor) 
         assert part.text.strip() in admin.get(path).text or path == "overview"
 
 
+def test_a_live_tail_shows_each_its_own(world: World, admin: Visitor, acme: Visitor) -> None:
+    """Who looks at the same is answered alike; a tenant's key never gets what the platform's was shown."""
+    for tenant in ("acme", "other"):
+        world.attempt(tenant, world.publish(tenant))
+    for path, seen in (("deliveries?live=1", {"m0", "m1"}), ("deliveries?live=1&tenant=other", {"m1"})):
+        assert set(re.findall(r">(m\d+)</a>", admin.get(path, hx_request="true").text)) == seen, path
+    assert set(re.findall(r">(m\d+)</a>", acme.get("deliveries?live=1", hx_request="true").text)) == {"m0"}
+    assert acme.get("deliveries?live=1&tenant=other", hx_request="true").status_code in {403, 404}
+
+
 def test_deliveries_are_found_by_each_filter(world: World, admin: Visitor) -> None:
     """Status, endpoint, type, time, tenant and id; what does not match is not there."""
     world.publish("acme")

@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from fastapi import APIRouter, Response
 from fastapi.responses import RedirectResponse
@@ -18,6 +19,7 @@ from engine.api.dashboard.render import page
 from engine.api.dashboard.visit import Reads, Visit
 from engine.api.history import find_deliveries
 from engine.api.history_models import DeliveryQuery
+from engine.api.history_pages import Page
 from engine.core.endpoint import Endpoint
 from engine.runtime.history.clickhouse import Row
 
@@ -48,13 +50,22 @@ async def show_deliveries(visit: Reads) -> Response:
     query, errors = query_of(visit, given)
     if query is None:
         return _page(visit, 422, given=given, errors=errors)
-    found = await find_deliveries(visit.services, visit.caller, query)
+    found = await _found(visit, query, given)
     if not found.rows and (wanted := given.get("id")):
         delivery = await asyncio.to_thread(visit.services.history.delivery, wanted, visit.tenant or "")
         if delivery is not None:
             return RedirectResponse(story_url(visit, delivery), 303)
     more = None if found.next is None else next_url(visit, "deliveries", query, found.next)
     return _page(visit, 200, given=given, rows=found.rows, more=more)
+
+
+async def _found(visit: Visit, query: DeliveryQuery, given: Mapping[str, str]) -> Page:
+    """A page of deliveries; of a live tail the history is asked once in a while, however many look at it."""
+    ask = partial(find_deliveries, visit.services, visit.caller, query)
+    if not visit.is_fragment or "cursor" in given:
+        return await ask()
+    shown = (visit.caller.tenant, visit.tenant, sorted(given.items()))
+    return await visit.frame.tails.get(repr(shown), ask)
 
 
 def _page(visit: Visit, status: int, given: Mapping[str, str], **shown: object) -> Response:

@@ -16,6 +16,7 @@ from engine.api.dashboard import charts, words
 from engine.api.dashboard.fresh import Shared
 from engine.api.dashboard.session import PATH, Seal
 from engine.api.dashboard.throttle import Throttle
+from engine.api.history_pages import Page
 from engine.api.models import AccountingAnswer
 from engine.api.services import Services
 from engine.core.directory import Scope
@@ -23,7 +24,7 @@ from engine.core.profile import VERSION
 from engine.runtime.history.overview import Overview, Pending
 
 HTMX = "htmx-2.0.11.min.js"
-OVERVIEW_LASTS_S = 2.0
+OVERVIEW_LASTS_S, TAIL_LASTS_S = 4.0, 2.0
 PENDING_LASTS_S, PENDING_STALE_S = 10.0, 60.0
 ACCOUNT_LASTS_S, ACCOUNT_STALE_S = 5.0, 300.0
 """It counts all there is, for a second or more, and the page says when it was counted."""
@@ -64,6 +65,8 @@ class Frame:
     """Signs what a page leaves for the next one to say."""
     throttle: Throttle
     overviews: Shared[Overview]
+    tails: Shared[Page]
+    """Live tails of deliveries, by what they are of and who may see it."""
     pending: Shared[Pending]
     accounts: Shared[AccountingAnswer]
 
@@ -81,6 +84,7 @@ def make_frame(services: Services, nav: Sequence[NavItem]) -> Frame:
         URLSafeSerializer(context.vault.command_key, "notice"),
         Throttle(context.clock),
         Shared(context.clock, OVERVIEW_LASTS_S),
+        Shared(context.clock, TAIL_LASTS_S),
         Shared(context.clock, PENDING_LASTS_S, PENDING_STALE_S),
         Shared(context.clock, ACCOUNT_LASTS_S, ACCOUNT_STALE_S),
     )

@@ -64,10 +64,10 @@ def compare(bench: Bench, stack: Stack, scenario: Scenario, viewers: int, repeat
     """Run a scenario with and without viewers, in turns, and print what they cost."""
     alone: list[Figures] = []
     watched: list[Figures] = []
-    for repeat in range(repeats):
+    for _ in range(repeats):
         for runs, count in ((alone, 0), (watched, viewers)):
             with viewing(stack, count):
-                runs.append(measure(bench, scenario, f"{scenario.name}-{count}-{repeat}-{time.time_ns():x}"))
+                runs.append(measure(bench, scenario, f"live{time.time_ns():x}"))
             print(f"  {count} viewers: {describe(runs[-1])}", flush=True)
     ratios = [w.per_second / a.per_second for a, w in zip(alone, watched, strict=True)]
     print(
