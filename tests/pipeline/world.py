@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import Any
 
 from consumers.control import Control
-from consumers.dispatcher import Intake
 from consumers.health import Health
 from consumers.replayer import Replayer
 from consumers.router import Router
@@ -25,6 +24,7 @@ from engine.runtime.configuration.profiles import load_profiles
 from engine.runtime.configuration.vault import COMMAND_KEY_ID, AesVault, Keyring
 from engine.runtime.context import Context
 from engine.runtime.delivering.attempt import Attempts, Inputs
+from engine.runtime.delivering.intake import Intake
 from engine.runtime.delivering.lanes import Lanes
 from engine.runtime.memory import MemoryConsumer, MemoryLog
 from engine.runtime.settings import Settings

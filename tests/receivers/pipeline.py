@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
-from consumers.dispatcher import Intake
 from engine.core.model import Answer, AttemptFinished, DeliveryScheduled, Trigger
 from engine.core.routing import partition_of
 from engine.ports import Output, Request
 from engine.runtime.delivering.attempt import Attempts, Inputs
 from engine.runtime.delivering.http import AiohttpSender
+from engine.runtime.delivering.intake import Intake
 from engine.runtime.delivering.lanes import Lanes
 from schemas import headers
 from tests.pipeline.world import CODEC, PARTITIONS, Direct, World

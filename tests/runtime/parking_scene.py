@@ -10,12 +10,12 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import pytest
 
-from consumers.dispatcher import Intake
 from engine.core.lane import Circuit, Lane
 from engine.core.model import DeliveryScheduled
 from engine.ports import Output
 from engine.runtime.context import Context
 from engine.runtime.delivering.attempt import Waiting
+from engine.runtime.delivering.intake import Intake
 from engine.runtime.delivering.parked import Parked
 from engine.runtime.memory import MemoryConsumer, MemoryLog
 from engine.runtime.owned import Input, Owned
