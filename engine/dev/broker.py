@@ -194,8 +194,8 @@ class Broker:
         java, jars = java_path(), kafka_jars()
         log4j = f"-Dlog4j2.configurationFile={self.folder / 'log4j2.properties'}"
         heap = [f"-Xmx{self._heap_mb}m", "-Xms64m", "-XX:+UseSerialGC"]
-        # The quick compiler only: this broker seldom runs for long, and the other one takes more from two cores in
-        # the first minute than its code gives back (20 of 160 µs a delivery, measured after that).
+        # The quick compiler only: this broker seldom runs for long, and the other one takes more in the first
+        # minute than its code gives back (20 of 160 µs a delivery, measured after that).
         quick = ["-XX:TieredStopAtLevel=1", *self._kept(java, jars)]
         return [java, *heap, *quick, "-Djava.awt.headless=true", log4j, "-cp", ":".join(map(str, jars))]
 
