@@ -22,8 +22,6 @@ _BATCH = 5_000
 _LOAD_LIMIT_S = 120.0
 WAIT_S = 1.0
 """How long the records of a poll wait, all together, for the view that the API had when it took them."""
-REPLAYS = "replay:"
-"""What keys on `directory` begin with that are the replayer's, not control's."""
 
 Fold = Callable[[Record], None]
 

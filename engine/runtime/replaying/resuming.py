@@ -6,19 +6,21 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from engine.core.change import CommandRejected
+from engine.core.directory import directory_key
 from engine.core.model import DeliveryScheduled
 from engine.core.replay import Replay, ReplayCancelled, ReplayStarted, Resent
 from engine.ports import Output, Reader, Record
-from engine.runtime.configuration.views import REPLAYS
 from engine.runtime.owned import Input, Owned
 from engine.runtime.replaying.remade import resent_of
 from schemas.codec import Codec
+
+_REPLAYS = directory_key("replay", "").encode()
 
 
 def snapshots_of(reader: Reader, partition: int) -> list[Record]:
     """Return the last record of each replay of a partition that is not forgotten."""
     records = reader.read(reader.starts([("directory", partition)]))
-    latest = {r.key: r for r in records if (r.key or b"").startswith(REPLAYS.encode())}
+    latest = {r.key: r for r in records if (r.key or b"").startswith(_REPLAYS)}
     return [record for record in latest.values() if record.value is not None]
 
 
